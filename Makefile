@@ -1,0 +1,67 @@
+# Everything a person or the CI runs, by name. `make` alone lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
+INSTALLED := .venv/.installed
+WHEEL_ENV := build/wheel-env
+
+# The first of these that starts and is new enough: a version manager's shim may exist without its Python.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+.PHONY: help install run test check record test-slow systems-smoke wheel clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## make .venv with everything the default needs, and fetch the model and the embedder
+	$(BIN)/evolvent models pull smollm2
+	$(BIN)/evolvent models pull minilm
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found; name one: make PYTHON=/path/to/python3"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+run: install  ## the main job: lamarck learns in the workshop
+	$(BIN)/evolvent run lamarck --env workshop --out runs/lamarck-$$(date +%Y%m%d-%H%M%S)
+
+test: install  ## every test but the slow ones; results.json must say what they show
+	$(BIN)/pytest -m 'not slow' --check-results
+
+check: install  ## what a commit needs: format, lint, types, import arrows, unit tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	MYPYPATH=.links $(BIN)/mypy -p evolvent --namespace-packages --explicit-package-bases
+	$(BIN)/pytest tests/unit
+
+record: install  ## write results.json from the tests of the systems
+	$(BIN)/pytest tests/systems --record-results
+
+test-slow: install  ## kill storms, large stores, benchmarks
+	$(BIN)/pytest -m slow
+
+systems-smoke: install  ## every implemented recipe with the small preset, at most three minutes each
+	out=runs/smoke-$$(date +%Y%m%d-%H%M%S); failed=; \
+	for recipe in $$($(BIN)/python -c 'from evolvent.agents.recipes.catalog import implemented; print(*implemented())'); do \
+		echo "== $$recipe"; \
+		timeout 180 $(BIN)/evolvent run $$recipe --preset small --out $$out/$$recipe || failed+=" $$recipe"; \
+	done; \
+	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
+wheel: $(INSTALLED)  ## build the wheel, install it into an empty environment, run the command line from there
+	rm -rf build dist
+	$(BIN)/pyproject-build --wheel
+	$(BIN)/python -m venv $(WHEEL_ENV)
+	PIP_DISABLE_PIP_VERSION_CHECK=1 $(WHEEL_ENV)/bin/python -m pip install --quiet --no-compile -c constraints.txt dist/evolvent-*.whl
+	evolvent=$(CURDIR)/$(WHEEL_ENV)/bin/evolvent; cd /; $$evolvent --help; \
+	$$evolvent systems --json | $(CURDIR)/$(BIN)/python -c 'import json, sys; assert len(json.load(sys.stdin)) == 90'
+
+clean:  ## remove what make made, but no run
+	rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,62 @@
+"""What an operator may reach for: models by role, memory, environments, randomness and the trace. Nothing else."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from evolvent.agents.models.role import RoleModel
+from evolvent.agents.rollout import Rollouts
+from evolvent.agents.trace import Trace
+from evolvent.agents.types import Model, derive_rng
+from evolvent.environments.catalog import build_inline
+from evolvent.environments.protocol import EnvironmentSpec
+from evolvent.environments.types import Split, Task
+from evolvent.memory.store import Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """E in the survey (arXiv 2404.14387, §2): what evolution is for."""
+
+    text: str
+    environment: EnvironmentSpec
+    tasks: int
+    """Training tasks a generation."""
+    evaluated: int
+    """Held-out tasks an evaluation."""
+    generations: int
+    difficulty: float = 0.5
+    """Success rate at which a task teaches most, in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    seed: int
+    objective: Objective
+    models: Mapping[str, RoleModel]
+    """By role; `actor` is always there and stands in for every role that is not."""
+    memory: Memory
+    rollouts: Rollouts
+    trace: Trace
+    say: Callable[[str], None] = field(default=lambda text: None)
+    """Tells the user what is being done, one short phrase a phase."""
+
+    def model(self, role: str) -> RoleModel:
+        return self.models.get(role, self.models["actor"])
+
+    def rng(self, *key: str | int) -> random.Random:
+        return derive_rng(self.seed, *key)
+
+    def tasks(self, split: Split, n: int, generation: int = 0) -> list[Task]:
+        """Tasks of the objective's environment. Validation and test tasks are the same in every generation."""
+        environment = build_inline(self.objective.environment)
+        try:
+            return environment.tasks(split, n, self.seed * 1000 + (generation if split == "train" else 0))
+        finally:
+            environment.close()
+
+    def whole_model(self, commit: str = "") -> Model:
+        """This generation of the actor, in one value."""
+        return Model(self.model("actor").name, memory=commit)

@@ -1,0 +1,54 @@
+"""What goes wrong in agents.
+
+AgentError
+├── SetupError            bad usage or set-up, told before any work starts; exit code 2 (ValueError)
+│   ├── UnknownRecipeError / UnknownModelError / UnknownSettingError
+│   └── RunDirectoryError     a directory that is not a run, or already is one
+├── ModelUnavailableError weights or server cannot be had (RuntimeError); exit code 2 before the run, 1 within it
+└── ModelCallError        one call failed for good after its retries; the episode records it (RuntimeError)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AgentError(Exception):
+    """Any failure of agents."""
+
+
+class SetupError(AgentError, ValueError):
+    pass
+
+
+class UnknownRecipeError(SetupError):
+    pass
+
+
+class UnknownModelError(SetupError):
+    pass
+
+
+class UnknownSettingError(SetupError):
+    pass
+
+
+class RunDirectoryError(SetupError):
+    pass
+
+
+class ModelUnavailableError(AgentError, RuntimeError):
+    pass
+
+
+class ModelCallError(AgentError, RuntimeError):
+    pass
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """One line: what was given, what is known, the nearest match."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"No {what} named {name!r}. Known: {', '.join(names)}.{hint}"

@@ -1,0 +1,45 @@
+"""How good a policy is on tasks nobody learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from evolvent.agents.context import Context
+from evolvent.agents.episode import Job
+from evolvent.agents.evaluation.statistics import interval
+from evolvent.agents.solutions.act import Policy
+from evolvent.environments.types import Cost, Phase
+from evolvent.memory.types import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    scores: Mapping[str, tuple[float, ...]]
+    """By task; episodes that infrastructure failed are left out."""
+    success: Interval
+    solved: float
+    """Share of episodes with all-or-nothing success."""
+    cost: Cost
+    dropped: int
+    """Episodes that infrastructure failed."""
+
+
+async def evaluate_held_out(
+    context: Context, policies: Mapping[str, Policy], *, generation: int, phase: Phase = "eval", arm: str = ""
+) -> Evaluation:
+    """One episode on each held-out task. With several seats the score is the seats' mean."""
+    tasks = context.tasks("test", context.objective.evaluated)
+    jobs = [Job(task, policies, phase, generation, arm=arm, seed=context.seed) for task in tasks]
+    episodes = await context.rollouts.run(context.objective.environment, jobs)
+    scores: dict[str, tuple[float, ...]] = {}
+    cost, dropped, solved = Cost(), 0, 0
+    for job, episode in zip(jobs, episodes, strict=True):
+        cost = sum((each.cost for each in episode), cost)
+        if any(each.outcome.failure for each in episode):
+            dropped += 1
+            continue
+        scores[job.task.id] = (sum(each.outcome.score for each in episode) / len(episode),)
+        solved += all(each.outcome.success for each in episode)
+    success = interval(scores, seed=context.seed)
+    return Evaluation(scores, success, solved / max(1, len(scores)), cost, dropped)

@@ -1,0 +1,97 @@
+"""The outer loop as a LangGraph graph: what its nodes share, and how a recipe strings its phases together.
+
+State holds names and numbers only; trajectories and records live in the ledger and are looked up by key. So a
+checkpoint stays small, and a killed run begins again at the node where it stopped: episodes that the ledger holds are
+not played again, commits that it holds are not written again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal, Protocol, TypedDict
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+
+from evolvent.agents.context import Context
+from evolvent.agents.evaluation.held_out import Evaluation
+from evolvent.agents.feedback.environment import environment_feedback
+from evolvent.environments.types import Cost, Experience
+from evolvent.memory.types import Event
+
+
+class State(TypedDict, total=False):
+    generation: int
+    """0 is the model as it came; every turn of the loop makes the next."""
+    tasks: list[str]
+    """Ids of this generation's training tasks, in order."""
+    episodes: list[str]
+    """Ledger keys of this generation's training episodes, in order."""
+    scores: dict[str, float | None]
+    """Feedback by trajectory id; None where infrastructure failed."""
+    proposals: list[dict[str, Any]]
+    """What refinement suggests and no gate has seen yet."""
+    solved: list[str]
+    """Ids of tasks that need no further attempt, for recipes that retry."""
+
+
+class Node(Protocol):
+    async def __call__(self, state: State, runtime: Runtime[Context]) -> State: ...
+
+
+def cycle(before: Mapping[str, Node], phases: Mapping[str, Node]) -> StateGraph[State, Context, State, State]:
+    """A graph that runs `before` once and then goes round `phases` until the objective's generations are made."""
+    graph = StateGraph(State, context_schema=Context)
+    names = [*before, *phases]
+    for name, node in {**before, **phases}.items():
+        graph.add_node(name, node)
+    graph.add_edge(START, names[0])
+    for here, there in zip(names, names[1:], strict=False):
+        graph.add_edge(here, there)
+
+    def again(state: State, runtime: Runtime[Context]) -> Literal["again", "done"]:
+        return "again" if state["generation"] < runtime.context.objective.generations else "done"
+
+    graph.add_conditional_edges(names[-1], again, {"again": next(iter(phases)), "done": END})
+    return graph
+
+
+def experiences(context: Context, keys: Sequence[str]) -> list[Experience]:
+    """The experiences of episodes, in order: a trajectory per seat with the environment's feedback."""
+    found: list[Experience] = []
+    for key in keys:
+        episode = context.memory.ledger.episode(key)
+        if episode is None:
+            raise LookupError(f"The ledger holds no episode {key!r}: was it replaced while the run was stopped?")
+        found += [environment_feedback(trajectory) for trajectory in episode]
+    return found
+
+
+def keep(context: Context, phase: str, generation: int, events: Sequence[Event]) -> str:
+    """Commit what a phase wants remembered; a resumed phase finds its commit there already."""
+    return context.memory.commit(f"{generation}/{phase}", events, generation=generation)
+
+
+def finish_generation(context: Context, generation: int, evaluation: Evaluation, *, spent: Cost, **more: Any) -> None:
+    """Keep what a report says of one generation."""
+    payload = {
+        "generation": generation,
+        "model": asdict(context.whole_model(context.memory.ledger.head())),
+        "scores": {task: list(scores) for task, scores in evaluation.scores.items()},
+        "solved": evaluation.solved,
+        "dropped": evaluation.dropped,
+        "evaluation_cost": asdict(evaluation.cost),
+        "cost": asdict(spent),
+        **more,
+    }
+    context.memory.ledger.add_generation(generation, json.dumps(payload, sort_keys=True))
+
+
+def spent_on(context: Context, generation: int) -> Cost:
+    """What a generation's episodes and memorised calls cost, evaluation included."""
+    total = Cost()
+    for episode in context.memory.ledger.episodes(generation=generation):
+        total = sum((each.cost for each in episode.trajectories), total)
+    return total

@@ -1,0 +1,1 @@
+"""Feedback: what a model or the environment says of a trajectory."""

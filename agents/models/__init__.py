@@ -1,0 +1,1 @@
+"""Language models: embedded, served or scripted, behind langchain-core chat models."""

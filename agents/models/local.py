@@ -1,0 +1,274 @@
+"""The embedded chat model: open weights on this machine's cores, no key, no server."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatResult
+from pydantic import Field, PrivateAttr
+
+from evolvent.agents.errors import ModelUnavailableError
+from evolvent.agents.models.batching import Batcher
+from evolvent.agents.models.protocol import Scores
+from evolvent.agents.models.tokens import ChatTokenizer, Prompt, Turn
+
+if TYPE_CHECKING:
+    from evolvent.agents.models.engine import Choice, Draft, Engine
+
+_ROLES = {"system": "system", "human": "user", "ai": "assistant", "tool": "tool"}
+
+
+class LocalChatModel(BaseChatModel):
+    """A chat model and a `Scorer` over a folder of Hugging Face weights.
+
+    Calls that wait together are answered together, from any number of event loops and threads, and what a prompt
+    shares with earlier ones is not computed again. The weights are loaded by `load` or the first call.
+
+    A call may give `temperature` (0, the default, is greedy), `max_tokens`, `stop` and `seed`. The same call gives the
+    same reply.
+    """
+
+    path: str
+    """A folder, or a hub id where a hub can be reached."""
+    cache_bytes: int = Field(default=2**30, ge=0)
+    """Of keys and values kept between calls."""
+    max_tokens: int = Field(default=256, ge=1)
+    """Written at most, when a call does not say."""
+    seed: int = 0
+    """Of sampling, when a call does not say."""
+
+    _weights: _Weights = PrivateAttr()
+    _batcher: Batcher[_Writing | _Scoring, AIMessage | Scores] = PrivateAttr()
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        self._weights = _Weights(self.path, self.cache_bytes)
+        self._batcher = Batcher(self._weights.answer)
+
+    @property
+    def _llm_type(self) -> str:
+        return "evolvent-local"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"path": self.path, "seed": self.seed, "max_tokens": self.max_tokens}
+
+    @property
+    def forward_tokens(self) -> int:
+        """Tokens really computed so far: what was cached and what is padding are left out."""
+        return self._weights.forward_tokens
+
+    def load(self) -> None:
+        """Load the weights now.
+
+        Raises:
+            ModelUnavailableError: they are not there, or not of a kind this engine runs.
+        """
+        self._weights.load()
+
+    def count_tokens(self, text: str) -> int:
+        return len(self._weights.tokenizer.encode(text))
+
+    async def logprobs(self, messages: Sequence[BaseMessage], continuations: Sequence[str]) -> Scores:
+        scores = await asyncio.wrap_future(self._batcher.submit(_Scoring(_turns(messages), tuple(continuations))))
+        assert isinstance(scores, Scores)
+        return scores
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return _result(self._write(messages, stop, **kwargs).result())
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return _result(await asyncio.wrap_future(self._write(messages, stop, **kwargs)))
+
+    def _write(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        *,
+        temperature: float = 0.0,
+        max_tokens: int | None = None,
+        seed: int | None = None,
+    ) -> Future[AIMessage | Scores]:
+        return self._batcher.submit(
+            _Writing(
+                _turns(messages),
+                tuple(stop or ()),
+                temperature,
+                self.max_tokens if max_tokens is None else max_tokens,
+                self.seed if seed is None else seed,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    turns: tuple[Turn, ...]
+    stop: tuple[str, ...]
+    temperature: float
+    max_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Scoring:
+    turns: tuple[Turn, ...]
+    continuations: tuple[str, ...]
+
+
+class _Weights:
+    """What the worker thread owns: the tokenizer and the engine, loaded when they are first needed."""
+
+    def __init__(self, path: str, cache_bytes: int) -> None:
+        self._path = path
+        self._cache_bytes = cache_bytes
+        self._loading = threading.Lock()
+        self._engine: Engine | None = None
+
+    @cached_property
+    def tokenizer(self) -> ChatTokenizer:
+        folder = Path(self._path)
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            raise _unavailable(self._path, FileNotFoundError("there is no config.json in it"))
+        try:
+            return ChatTokenizer(self._path)
+        except (OSError, ValueError) as error:
+            raise _unavailable(self._path, error) from error
+
+    @property
+    def forward_tokens(self) -> int:
+        return self._engine.forward_tokens if self._engine else 0
+
+    def load(self) -> Engine:
+        with self._loading:
+            if self._engine is None:
+                from evolvent.agents.models.engine import Engine
+
+                _ = self.tokenizer
+                try:
+                    self._engine = Engine(self._path, cache_bytes=self._cache_bytes)
+                except (OSError, ValueError, RuntimeError, ImportError) as error:
+                    raise _unavailable(self._path, error) from error
+            return self._engine
+
+    def answer(self, requests: Sequence[_Writing | _Scoring]) -> list[AIMessage | Scores | Exception]:
+        engine = self.load()
+        answers: list[AIMessage | Scores | Exception] = [ValueError("not answered")] * len(requests)
+        choices: dict[int, Choice] = {}
+        drafts: dict[int, Draft] = {}
+        for i, request in enumerate(requests):
+            try:
+                if isinstance(request, _Scoring):
+                    choices[i] = self._choice(request, engine.window)
+                else:
+                    drafts[i] = self._draft(request, engine.window)
+            except ValueError as error:
+                answers[i] = error
+        for (i, choice), logprobs in zip(choices.items(), engine.score(list(choices.values())), strict=True):
+            answers[i] = Scores(logprobs, choice.prompt.length + sum(map(len, choice.options)))
+        for (i, draft), written in zip(drafts.items(), engine.generate(list(drafts.values())), strict=True):
+            request = requests[i]
+            assert isinstance(request, _Writing)
+            answers[i] = self._message(draft, written, request.stop)
+        return answers
+
+    def _choice(self, request: _Scoring, window: int) -> Choice:
+        from evolvent.agents.models.engine import Choice
+
+        options = tuple(self.tokenizer.encode(text) for text in request.continuations)
+        if not options or not all(options):
+            raise ValueError(
+                f"Continuations {list(request.continuations)!r}; expected one or more, none of them empty."
+            )
+        prompt = self.tokenizer.prompt(request.turns)
+        _check_window(prompt, max(map(len, options)), window)
+        return Choice(prompt, options)
+
+    def _draft(self, request: _Writing, window: int) -> Draft:
+        from evolvent.agents.models.engine import Draft
+
+        prompt = self.tokenizer.prompt(request.turns)
+        _check_window(prompt, 1, window)
+        if request.max_tokens < 1:
+            raise ValueError(f"max_tokens is {request.max_tokens}; expected at least 1.")
+        # A token may be less than a character, never less than a byte.
+        recent = max((len(text.encode()) for text in request.stop), default=0) + 4
+
+        def stops(written: Sequence[int]) -> bool:
+            if written[-1] in self.tokenizer.ends:
+                return True
+            return bool(request.stop) and _cut(self.tokenizer.decode(written[-recent:]), request.stop) is not None
+
+        limit = min(request.max_tokens, window - prompt.length)
+        return Draft(prompt, limit, stops, request.temperature, request.seed)
+
+    def _message(self, draft: Draft, written: list[int], stop: tuple[str, ...]) -> AIMessage:
+        ended = written[-1] in self.tokenizer.ends
+        text = self.tokenizer.decode(written[:-1] if ended else written)
+        cut = _cut(text, stop)
+        return AIMessage(
+            text[:cut],
+            response_metadata={"finish_reason": "length" if cut is None and not ended else "stop"},
+            usage_metadata=UsageMetadata(
+                input_tokens=draft.prompt.length,
+                output_tokens=len(written),
+                total_tokens=draft.prompt.length + len(written),
+            ),
+        )
+
+
+def _turns(messages: Sequence[BaseMessage]) -> tuple[Turn, ...]:
+    if not messages:
+        raise ValueError("No messages; expected at least one.")
+    turns = []
+    for message in messages:
+        role = message.role if isinstance(message, ChatMessage) else _ROLES.get(message.type)
+        if role is None:
+            raise ValueError(f"A message of type {message.type!r}; expected one of {', '.join(_ROLES)}.")
+        turns.append((role, str(message.text)))
+    return tuple(turns)
+
+
+def _check_window(prompt: Prompt, more: int, window: int) -> None:
+    if prompt.length + more > window:
+        raise ValueError(
+            f"The prompt has {prompt.length} tokens and needs room for {more}; the model's window is {window}. "
+            "Shorten the history or the memory."
+        )
+
+
+def _cut(text: str, stop: Sequence[str]) -> int | None:
+    """Where the first stop text begins."""
+    return min((at for at in (text.find(each) for each in stop) if at >= 0), default=None)
+
+
+def _result(answer: AIMessage | Scores) -> ChatResult:
+    assert isinstance(answer, AIMessage)
+    return ChatResult(generations=[ChatGeneration(message=answer)])
+
+
+def _unavailable(path: str, error: Exception) -> ModelUnavailableError:
+    reason = str(error).strip().splitlines()[0].rstrip(".")
+    return ModelUnavailableError(f"Cannot load {path!r}: {reason}. Give a folder of Hugging Face weights, or pull one.")

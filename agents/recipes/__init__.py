@@ -1,0 +1,1 @@
+"""One module per system of the catalogue."""

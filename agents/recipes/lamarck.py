@@ -1,0 +1,279 @@
+"""`lamarck`, the flagship: acquired traits become inherited.
+
+One generation: attempt training tasks more than once, with what memory holds; contrast success with failure in the
+same situation; have the reflector word a candidate rule; promote it only when paired validation episodes prove it;
+evaluate on held-out tasks. Raw trajectories are kept whole and recalled where no rule applies. (First form: credit by
+dropout, distillation and retirement are not part of it yet.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Literal
+
+from langgraph.graph import StateGraph
+from langgraph.runtime import Runtime
+from pydantic import BaseModel, ConfigDict, Field
+
+from evolvent.agents.context import Context
+from evolvent.agents.episode import Job
+from evolvent.agents.errors import ModelCallError
+from evolvent.agents.evaluation.gate import try_candidate
+from evolvent.agents.evaluation.held_out import evaluate_held_out
+from evolvent.agents.evolution import State, cycle, experiences, finish_generation, keep, spent_on
+from evolvent.agents.refinement.contrast import Contrast, contrasts
+from evolvent.agents.refinement.lesson import Proposal, learn_lesson
+from evolvent.agents.refinement.shuffle import shuffled, sign_flipped
+from evolvent.agents.solutions.act import Policy, framed
+from evolvent.agents.solutions.recall import FromMemory
+from evolvent.agents.types import CallTag
+from evolvent.environments.types import Experience
+from evolvent.memory.gate import level
+from evolvent.memory.rendering import recall_events, trajectory_record
+from evolvent.memory.types import Event, Record, Scope, new_record
+
+ROLES = ("actor", "reflector")
+ENVIRONMENTS = ("workshop", "blackjack", "textworld", "textcraft")
+CARRIES_OVER = True
+"""What it learns on some tasks serves others, so it is measured on held-out ones."""
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attempts: int = Field(2, ge=1)
+    """At each training task; contrasts need two."""
+    explore_temperature: float = Field(3.0, ge=0)
+    """Of training episodes: enough randomness to meet what the model would never try."""
+    gate_temperature: float = Field(2.0, ge=0)
+    """Of gate episodes: enough that a rule which agrees with the model's own bias can still show its worth."""
+    rules: int = Field(6, ge=0)
+    """Recalled for an episode at most."""
+    trajectories: int = Field(3, ge=0)
+    """Raw ones recalled for an episode at most."""
+    retrieval: Literal["dense", "bm25", "hybrid"] = "hybrid"
+    candidates: int = Field(8, ge=0)
+    """New rules tried at the gate in one generation at most."""
+    reflections: int = Field(32, ge=0)
+    """Contrasts handed to the reflector in one generation at most."""
+    gate_pairs: int = Field(32, ge=1)
+    """Paired validation episodes for one candidate at most."""
+    false_discoveries: float = Field(0.05, gt=0, lt=1)
+    """Bound on the expected share of false rules among the promoted, over the whole run."""
+    extractor: Literal["reflect", "count"] = "reflect"
+    """`count` proposes what most often succeeded, without asking a model: the plain comparison."""
+    shuffle_outcomes: bool = False
+    """Ablation: outcomes are permuted before anything learns from them. Must learn nothing."""
+
+
+PRESETS = {
+    "small": Config(),
+    "paper": Config(attempts=4, explore_temperature=1.0, candidates=32, reflections=128, gate_pairs=200),
+}
+"""`lamarck` has no paper; `paper` is the form for a capable model on a server."""
+
+
+def build(config: Config) -> StateGraph[State, Context, State, State]:
+    """baseline, then per generation: tasks → solve → feedback → reflect → remember → gate → evaluate."""
+
+    def policy(context: Context, *, temperature: float, forced: tuple[str, ...] = (), raw: bool = True) -> Policy:
+        recall = FromMemory(
+            context.memory.snapshot(),
+            context.objective.environment.name,
+            rules=config.rules,
+            trajectories=config.trajectories if raw else 0,
+            mode=config.retrieval,
+            forced=forced,
+        )
+        return Policy(context.model("actor"), recall, temperature=temperature)
+
+    async def baseline(state: State, runtime: Runtime[Context]) -> State:
+        """Generation 0: the frozen model on the held-out tasks."""
+        context = runtime.context
+        context.say("evaluating the frozen model")
+        frozen = {"": Policy(context.model("actor"))}
+        evaluation = await evaluate_held_out(context, frozen, generation=0)
+        finish_generation(context, 0, evaluation, spent=spent_on(context, 0))
+        return {"generation": 0}
+
+    async def tasks(state: State, runtime: Runtime[Context]) -> State:
+        context, generation = runtime.context, state["generation"] + 1
+        drawn = context.tasks("train", context.objective.tasks, generation)
+        return {"generation": generation, "tasks": [task.id for task in drawn]}
+
+    async def solve(state: State, runtime: Runtime[Context]) -> State:
+        """Several attempts at each task, with enough randomness to differ."""
+        context, generation = runtime.context, state["generation"]
+        context.say(f"generation {generation}: attempting tasks")
+        acting = {"": policy(context, temperature=config.explore_temperature)}
+        jobs = [
+            Job(task, acting, "train", generation, attempt, seed=context.seed)
+            for task in context.tasks("train", context.objective.tasks, generation)
+            for attempt in range(config.attempts)
+        ]
+        await context.rollouts.run(context.objective.environment, jobs)
+        return {"episodes": [job.key for job in jobs]}
+
+    async def feedback(state: State, runtime: Runtime[Context]) -> State:
+        found = experiences(runtime.context, state["episodes"])
+        return {"scores": {each.trajectory.id: each.feedback.score for each in found}}
+
+    async def reflect(state: State, runtime: Runtime[Context]) -> State:
+        """Contrasts become proposals, those most often reached first."""
+        context, generation = runtime.context, state["generation"]
+        context.say(f"generation {generation}: reflecting")
+        found = _seen(context, config, state)
+        known = context.memory.records()
+        settled = {r.meta.get("situation") for r in known.values() if r.kind == "rule" and r.status == "active"} - {
+            None,
+            "",
+        }
+        pairs = [pair for pair in contrasts(found) if pair.good.observation.frame not in settled]
+        if config.extractor == "count":
+            proposals = _counted(pairs)
+        else:
+            chosen = _spread(pairs, config.reflections)
+            proposals = await _reflected(context, chosen, generation)
+        support = Counter(_candidate(each, generation).id for each in proposals)
+        order = sorted(support, key=lambda key: (-support[key], key))
+        fresh = [key for key in order if key not in known][: config.candidates]
+        kept = {_candidate(each, generation).id: each for each in reversed(proposals)}
+        return {"proposals": [asdict(kept[key]) | {"support": support[key]} for key in fresh]}
+
+    async def remember(state: State, runtime: Runtime[Context]) -> State:
+        """Raw trajectories and candidates enter memory, with their lineage."""
+        context, generation = runtime.context, state["generation"]
+        found = _seen(context, config, state)
+        sound = [each.trajectory for each in found if each.feedback.score is not None]
+        records = [trajectory_record(trajectory) for trajectory in sound]
+        records += [_candidate(_proposal(each), generation) for each in state["proposals"]]
+        events = [Event("add", record.id, record) for record in records] + recall_events(sound)
+        keep(context, "remember", generation, events)
+        return {}
+
+    async def gate(state: State, runtime: Runtime[Context]) -> State:
+        """Each candidate meets paired validation episodes; only the proved ones become active."""
+        context, generation = runtime.context, state["generation"]
+        before = context.memory.ledger.head()
+        tasks = context.tasks("validation", _VALIDATION_TASKS)
+        if any(commit.key == f"{generation}/gate" for commit in context.memory.ledger.commits()):
+            return {}  # A resumed run finds the verdicts there; the memory they were reached against is past.
+        tested, promoted = _history(context)
+        events: list[Event] = []
+        candidates = [_candidate(_proposal(each), generation) for each in state["proposals"]]
+        for index, record in enumerate(candidates):
+            context.say(f"generation {generation}: candidate {index + 1} of {len(candidates)} at the gate")
+            tested += 1
+            evidence = await try_candidate(
+                context,
+                record,
+                lambda forced: policy(context, temperature=config.gate_temperature, forced=forced, raw=False),
+                tasks,
+                generation=generation,
+                level=level(tested, promoted, fdr=config.false_discoveries),
+                most=config.gate_pairs,
+                arm=f"without-{before[:8]}",
+                differences=sign_flipped(context, record.id) if config.shuffle_outcomes else list,
+            )
+            passed = evidence.verdict == "promoted"
+            promoted += passed
+            events.append(Event("activate" if passed else "reject", record.id, payload={"gate": asdict(evidence)}))
+        keep(context, "gate", generation, events)
+        return {}
+
+    async def evaluate(state: State, runtime: Runtime[Context]) -> State:
+        context, generation = runtime.context, state["generation"]
+        context.say(f"generation {generation}: evaluating on held-out tasks")
+        evolved = {"": policy(context, temperature=0.0)}
+        evaluation = await evaluate_held_out(context, evolved, generation=generation)
+        finish_generation(context, generation, evaluation, spent=spent_on(context, generation))
+        return {"episodes": [], "proposals": [], "scores": {}, "tasks": []}
+
+    return cycle(
+        {"baseline": baseline},
+        {
+            "tasks": tasks,
+            "solve": solve,
+            "feedback": feedback,
+            "reflect": reflect,
+            "remember": remember,
+            "gate": gate,
+            "evaluate": evaluate,
+        },
+    )
+
+
+_VALIDATION_TASKS = 120
+"""Drawn once; those inside a candidate's scope are played."""
+
+
+def _seen(context: Context, config: Config, state: State) -> list[Experience]:
+    found = experiences(context, state["episodes"])
+    return shuffled(found, context.rng("shuffle", state["generation"])) if config.shuffle_outcomes else found
+
+
+def _spread(pairs: Sequence[Contrast], most: int) -> list[Contrast]:
+    """At most so many, taken round the situations, so that none crowds out the others."""
+    by_situation: dict[str, list[Contrast]] = {}
+    for pair in pairs:
+        by_situation.setdefault(pair.situation, []).append(pair)
+    rounds = max((len(each) for each in by_situation.values()), default=0)
+    spread = [each[turn] for turn in range(rounds) for each in by_situation.values() if turn < len(each)]
+    return spread[:most]
+
+
+async def _reflected(context: Context, pairs: Sequence[Contrast], generation: int) -> list[Proposal]:
+    """One call a contrast, all at once; its reply is memorised, so that a resumed run does not ask again."""
+
+    async def one(index: int, pair: Contrast) -> Proposal | None:
+        key = f"{generation}/reflect/{index}"
+        known = context.memory.ledger.memo(key)
+        if known is not None:
+            return _proposal(json.loads(known)) if known != "null" else None
+        tag = CallTag("reflector", "train", generation, pair.better.task.id, purpose="reflect", episode=key)
+        try:
+            lesson = await learn_lesson(
+                context.model("reflector"), pair, tag, context.rng("reflect", generation, index)
+            )
+        except ModelCallError:
+            lesson = None
+        context.memory.ledger.add_memo(key, json.dumps(asdict(lesson) if lesson else None))
+        return lesson
+
+    found = await asyncio.gather(*(one(index, pair) for index, pair in enumerate(pairs)))
+    return [each for each in found if each is not None]
+
+
+def _counted(pairs: Sequence[Contrast]) -> list[Proposal]:
+    """The line that did better, counted: what an extractor without a model would propose."""
+    return [
+        Proposal(
+            framed(pair.good.observation, pair.good.action.text),
+            Scope(pair.better.task.environment, tuple(t for t in pair.better.task.tags if t in pair.situation)),
+            pair.good.observation.frame if pair.good.observation.frame != "{action}" else "",
+            tuple(sorted((pair.better.trajectory.id, pair.worse.trajectory.id))),
+        )
+        for pair in pairs
+    ]
+
+
+def _candidate(proposal: Proposal, generation: int) -> Record:
+    meta = {"situation": proposal.situation}
+    return new_record("rule", proposal.text, proposal.scope, parents=proposal.parents, meta=meta, generation=generation)
+
+
+def _proposal(values: dict[str, object]) -> Proposal:
+    from pydantic import TypeAdapter
+
+    given = {key: value for key, value in values.items() if key != "support"}
+    return TypeAdapter(Proposal).validate_python(given)
+
+
+def _history(context: Context) -> tuple[int, int]:
+    """(candidates tested, candidates promoted) in this run so far, for the bound on its false discoveries."""
+    decided = [event for event in context.memory.ledger.events() if "gate" in event.payload]
+    return len(decided), sum(event.kind == "activate" for event in decided)

@@ -1,0 +1,1 @@
+"""Refinement: experiences filtered and corrected."""

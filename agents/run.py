@@ -1,0 +1,320 @@
+"""A run: one recipe, one directory. Made whole or not at all, resumed where it stopped, reported from its ledger.
+
+A run directory holds `config.json`, `trace.jsonl`, `metrics.jsonl`, `ledger.sqlite`, `chroma/`, `checkpoints.sqlite`
+and, once it has ended, `report.html`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from evolvent.agents.errors import (
+    RunDirectoryError,
+    SetupError,
+    UnknownSettingError,
+    unknown,
+)
+from evolvent.agents.recipes.catalog import load_recipe
+from evolvent.environments.types import Cost
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+    from evolvent.agents.episode import Job
+    from evolvent.agents.rollout import Episode
+    from evolvent.memory.embedding import Embedder
+
+logger = logging.getLogger(__name__)
+FORMAT = 1
+
+
+class RunConfig(BaseModel):
+    """Everything a run is made from; two runs of one config give the same result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str
+    environment: str = "workshop"
+    options: Mapping[str, Any] = Field(default_factory=dict)
+    """Of the environment."""
+    model: str = "smollm2"
+    roles: Mapping[str, str] = Field(default_factory=dict)
+    """Role → model spec, for roles that are not the actor's model."""
+    tasks: int = Field(24, ge=1)
+    evaluated: int = Field(80, ge=2)
+    generations: int = Field(3, ge=1)
+    concurrency: int = Field(16, ge=1)
+    seed: int = Field(0, ge=0)
+    preset: str = "small"
+    settings: Mapping[str, Any] = Field(default_factory=dict)
+    """Of the recipe, over its preset."""
+    embedder: str = "minilm"
+    format: int = FORMAT
+
+    def recipe_config(self) -> BaseModel:
+        """The recipe's own configuration: the preset with this run's settings over it.
+
+        Raises:
+            UnknownSettingError: a preset or setting the recipe does not have, or a value it does not take.
+        """
+        recipe = load_recipe(self.recipe)
+        if self.preset not in recipe.PRESETS:
+            raise UnknownSettingError(unknown(f"preset of {self.recipe}", self.preset, recipe.PRESETS))
+        preset: BaseModel = recipe.PRESETS[self.preset]
+        known = type(preset).model_fields
+        for name in self.settings:
+            if name not in known:
+                raise UnknownSettingError(unknown(f"setting of {self.recipe}", name, known))
+        try:
+            return type(preset).model_validate(preset.model_dump() | dict(self.settings))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise UnknownSettingError(f"{self.recipe}: {name}={first['input']!r}: {first['msg']}.") from error
+
+
+def create(config: RunConfig, directory: Path) -> Path:
+    """A new run directory with its `config.json`, by one rename.
+
+    Everything that can be wrong with the config is told here, before any work.
+
+    Raises:
+        SetupError: unknown recipe, environment, setting or role, an environment that does not fit, or a used directory.
+    """
+    recipe = load_recipe(config.recipe)
+    config.recipe_config()
+    check_fit(config, recipe)
+    if directory.exists() and any(directory.iterdir()):
+        hint = f"Resume it with `evolvent resume {directory}`" if (directory / "config.json").exists() else "Empty it"
+        raise RunDirectoryError(f"{directory} already holds something. {hint}, or choose another --out.")
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+        (draft / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        draft.chmod(0o755)
+        if directory.exists():
+            directory.rmdir()
+        os.rename(draft, directory)
+    except OSError as error:
+        raise RunDirectoryError(f"Cannot make {directory}: {error.strerror}. Choose another --out.") from error
+    return directory
+
+
+def read_config(directory: Path) -> RunConfig:
+    """The config a run was made with.
+
+    Raises:
+        RunDirectoryError: the directory is no run, or one of a newer format.
+    """
+    file = directory / "config.json"
+    if not file.exists():
+        raise RunDirectoryError(f"{directory} is not a run: it has no config.json. Start one with `evolvent run`.")
+    try:
+        return RunConfig.model_validate_json(file.read_text("utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RunDirectoryError(f"{file} cannot be read: {first['loc']}: {first['msg']}.") from error
+
+
+def check_fit(config: RunConfig, recipe: ModuleType) -> None:
+    """Whether recipe, environment and roles go together.
+
+    Raises:
+        SetupError: they do not; says which would.
+    """
+    from evolvent.environments.catalog import ENTRIES, build_inline
+    from evolvent.environments.errors import WorldError
+    from evolvent.environments.protocol import EnvironmentSpec
+
+    if config.environment in ENTRIES and config.environment not in recipe.ENVIRONMENTS:
+        fits = ", ".join(recipe.ENVIRONMENTS)
+        raise SetupError(f"{config.recipe} does not run on {config.environment!r}. It runs on: {fits}.")
+    for role in config.roles:
+        if role not in recipe.ROLES:
+            raise SetupError(unknown(f"role in {config.recipe}", role, recipe.ROLES))
+    try:
+        environment = build_inline(EnvironmentSpec(config.environment, dict(config.options)))
+        # Too few tasks is told now, not after an hour.
+        if config.environment == "workshop":
+            environment.tasks("test", config.evaluated, config.seed * 1000)
+        environment.close()
+    except WorldError as error:
+        raise SetupError(str(error)) from error
+
+
+async def execute(
+    directory: Path,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    on_episode: Callable[[Job, Episode], None] = lambda job, episode: None,
+    models: Mapping[str, BaseChatModel] | None = None,
+    embedder: Embedder | None = None,
+) -> None:
+    """Run, or go on with, the recipe of a run directory until it ends.
+
+    Args:
+        models: chat models by role to use instead of the config's specs (objects of your own).
+
+    Raises:
+        ModelUnavailableError: no model call has succeeded.
+        SetupError: see `create`.
+    """
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    from evolvent.agents.context import Context, Objective
+    from evolvent.agents.models.catalog import resolve
+    from evolvent.agents.models.role import RoleModel
+    from evolvent.agents.rollout import Rollouts
+    from evolvent.agents.trace import JsonLines, Trace
+    from evolvent.environments.protocol import EnvironmentSpec
+    from evolvent.memory.embedding import HashEmbedder
+    from evolvent.memory.store import Memory
+
+    config = read_config(directory)
+    recipe = load_recipe(config.recipe)
+    graph = recipe.build(config.recipe_config())
+    chosen = embedder or (HashEmbedder() if config.embedder == "hash" else None)
+    with Memory.open(directory, embedder=chosen) as memory:
+        given = dict(models or {})
+        specs = {"actor": config.model, **config.roles}
+        loaded = {spec: resolve(spec, seed=config.seed) for role, spec in specs.items() if role not in given}
+        trace = Trace(directory / "trace.jsonl")
+        metrics = JsonLines(directory / "metrics.jsonl")
+
+        def record(job: Job, episode: Episode) -> None:
+            for each in episode:
+                metrics.write(_metric(job, each))
+            on_episode(job, episode)
+
+        rollouts = Rollouts(memory, trace, concurrency=config.concurrency, on_episode=record)
+        context = Context(
+            seed=config.seed,
+            objective=Objective(
+                f"Do well on tasks of {config.environment}.",
+                EnvironmentSpec(config.environment, dict(config.options)),
+                config.tasks,
+                config.evaluated,
+                config.generations,
+            ),
+            models={
+                role: RoleModel(specs.get(role, role), given.get(role) or loaded[specs[role]], trace)
+                for role in {**specs, **given}
+            },
+            memory=memory,
+            rollouts=rollouts,
+            trace=trace,
+            say=say,
+        )
+        try:
+            async with AsyncSqliteSaver.from_conn_string(str(directory / "checkpoints.sqlite")) as saver:
+                loop = graph.compile(checkpointer=saver)
+                settings: Any = {"configurable": {"thread_id": "run"}, "recursion_limit": 100_000}
+                begun = await saver.aget_tuple(settings) is not None
+                await loop.ainvoke(None if begun else {"generation": 0}, settings, context=context, durability="sync")
+        finally:
+            metrics.write(_totals(trace, given or loaded))
+            rollouts.close()
+            trace.close()
+            metrics.close()
+
+
+def result(directory: Path) -> dict[str, Any]:
+    """The report of a run as one JSON value, computed from its ledger: the same whenever it is asked for.
+
+    Raises:
+        RunDirectoryError: not a run, or one with no generation finished yet.
+    """
+    from evolvent.agents.evaluation.statistics import interval, paired, verdict
+    from evolvent.memory.embedding import HashEmbedder
+    from evolvent.memory.store import Memory
+
+    config = read_config(directory)
+    if not (directory / "ledger.sqlite").exists():
+        raise RunDirectoryError(f"{directory} has not begun. Continue with `evolvent resume {directory}`.")
+    with Memory.open(directory, embedder=HashEmbedder(), read_only=True) as memory:
+        rows = [json.loads(text) for _, text in sorted(memory.ledger.generations().items())]
+        records = [record for record in memory.records().values() if record.kind != "trajectory"]
+    if not rows:
+        raise RunDirectoryError(f"{directory} has no finished generation. Continue with `evolvent resume {directory}`.")
+    frozen = rows[0].get("frozen_scores", rows[0]["scores"])
+    last = rows[-1]
+    if "frozen_scores" in last:
+        frozen = last["frozen_scores"]
+    gain = paired(last["scores"], frozen, seed=config.seed)
+    lost = 1 - gain.n / max(1, last.get("asked", config.evaluated))
+    generations = [
+        {
+            "generation": row["generation"],
+            "held_out": _interval_json(interval(row["scores"], seed=config.seed)),
+            "solved": row["solved"],
+            "tokens_in": row["cost"]["tokens_in"],
+            "tokens_out": row["cost"]["tokens_out"],
+            "calls": row["cost"]["calls"],
+            "seconds": round(row["cost"]["seconds"], 3),
+            "model": row["model"],
+        }
+        for row in rows
+    ]
+    return {
+        "recipe": config.recipe,
+        "env": config.environment,
+        "model": config.model,
+        "seed": config.seed,
+        "out": str(directory),
+        "preset": config.preset,
+        "settings": dict(config.settings),
+        "finished": last["generation"] >= config.generations,
+        "verdict": verdict(gain, lost_share=lost),
+        "generations": generations,
+        "frozen": _interval_json(interval(frozen, seed=config.seed)),
+        "gain": {"mean": gain.mean, "low": gain.low, "high": gain.high, "n": gain.n},
+        "lost_pairs": max(0, round(lost * last.get("asked", config.evaluated))),
+        "records": {
+            status: sum(record.status == status for record in records) for status in ("active", "candidate", "retired")
+        },
+    }
+
+
+def _interval_json(found: Any) -> dict[str, float]:
+    return {"success": found.mean, "low": found.low, "high": found.high, "n": found.n}
+
+
+def _metric(job: Job, trajectory: Any) -> dict[str, Any]:
+    outcome, cost = trajectory.outcome, trajectory.cost
+    return {
+        "episode": job.key,
+        "phase": job.phase,
+        "generation": job.generation,
+        "task": job.task.id,
+        "attempt": job.attempt,
+        "arm": job.arm,
+        "player": trajectory.player,
+        "score": outcome.score,
+        "success": outcome.success,
+        "failure": outcome.failure,
+        "steps": len(trajectory.steps),
+        "recalled": sum(each.shown for each in trajectory.recalled),
+        **asdict(cost),
+    }
+
+
+def _totals(trace: Any, models: Mapping[str, Any]) -> dict[str, Any]:
+    total: Cost = trace.total
+    forward = sum(getattr(model, "forward_tokens", 0) for model in models.values())
+    return {
+        "event": "process ended",
+        **asdict(total),
+        "forward_tokens": forward,
+        "retries": trace.retries,
+        "failed_calls": trace.failed_calls,
+    }

@@ -1,0 +1,1 @@
+"""Solution evolution: how trajectories are made."""

@@ -1,0 +1,180 @@
+"""How a seat acts: what its prompt holds and how an action comes out of the model.
+
+Options are chosen by log-probability where the model can score them; otherwise the reply is read leniently.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from evolvent.agents.models.role import RoleModel
+from evolvent.agents.solutions.recall import NO_RECALL, Recall
+from evolvent.agents.types import CallTag
+from evolvent.environments.types import Action, Cost, Message, Observation, Sampling, Step, Task, conversation
+
+_CHARS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything that makes one seat act as it does; a whole generation, as far as one episode is concerned."""
+
+    model: RoleModel
+    recall: Recall = NO_RECALL
+    temperature: float = 0.0
+    calibrate: bool = False
+    """Subtract what the options score under a prompt that says nothing of the situation (PMI)."""
+    max_reply_tokens: int = 48
+    """Of a generated action."""
+    window_tokens: int = 6000
+    """Oldest turns leave the prompt beyond this, estimated at four characters a token."""
+    stop_on_repeat: bool = False
+    """End the episode as failed when an action repeats the previous one word for word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """A step before the environment has answered it."""
+
+    step: Step
+    cost: Cost
+    malformed: bool = field(default=False)
+    """The reply named no admissible action."""
+
+
+def first_messages(instructions: str, task: Task, head: str) -> tuple[Message, ...]:
+    """The head of a seat's conversation: instructions alike for all episodes, then memory, then the task."""
+    return (
+        Message("system", "instructions", instructions),
+        Message("user", "memory", head),
+        Message("user", "task", task.prompt),
+    )
+
+
+async def act(
+    policy: Policy,
+    observation: Observation,
+    head: tuple[Message, ...],
+    hint: str,
+    earlier: Sequence[Step],
+    tag: CallTag,
+    rng: random.Random,
+) -> Acted:
+    """One action of one seat. `head` is empty but for the first step; `hint` is what memory says of this observation.
+
+    Raises:
+        ModelCallError: the model could not be reached, or failed for good.
+    """
+    new = (*head, Message("user", "history", observation.text), Message("user", "memory", hint))
+    options = observation.actions or ()
+    if not (options and policy.model.can_choose):
+        if options:
+            new = (*new, Message("user", "history", f"Answer with one of: {' | '.join(options)}"))
+        return await _generate(policy, observation, new, earlier, tag, rng)
+    start = _history_from(policy, earlier, new)
+    choice = await policy.model.choose(
+        conversation(earlier, new, start),
+        [framed(observation, option) for option in options],
+        tag,
+        rng=rng,
+        temperature=policy.temperature,
+        neutral=head_of(earlier, new) if policy.calibrate else None,
+    )
+    action = options[choice.index]
+    sampling = Sampling(policy.temperature, "choose", options, choice.probabilities)
+    step = Step(
+        observation.player,
+        observation,
+        new,
+        framed(observation, action),
+        Action(action),
+        logprob=_log(choice.probability),
+        sampling=sampling,
+        history_from=start,
+    )
+    return Acted(step, choice.cost)
+
+
+def framed(observation: Observation, action: str) -> str:
+    """The action as the sentence that the environment words it in."""
+    return observation.frame.replace("{action}", action)
+
+
+def head_of(earlier: Sequence[Step], new: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The instructions and nothing of the situation: the uninformative prompt of PMI calibration."""
+    first = earlier[0].messages if earlier else new
+    system = tuple(message for message in first if message.part == "instructions")
+    return (*system, Message("user", "history", "What do you do?"))
+
+
+def read_action(reply: str, observation: Observation) -> tuple[str, bool]:
+    """(action text, whether it is admissible). A reply that names none is handed on as it is, its first line."""
+    line = next((line.strip() for line in reply.splitlines() if line.strip()), "")[:200]
+    if observation.actions is None:
+        return line, bool(line)
+    by_name = {_plain(action): action for action in observation.actions}
+    by_name |= {_plain(framed(observation, action)): action for action in observation.actions}
+    said = _plain(reply)
+    if said in by_name:
+        return by_name[said], True
+    if _plain(line) in by_name:
+        return by_name[_plain(line)], True
+    named = {action for name, action in by_name.items() if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said)}
+    longest = {a for a in named if not any(a != b and _plain(a) in _plain(b) for b in named)}
+    if len(longest) == 1:
+        return longest.pop(), True
+    return line, False
+
+
+async def _generate(
+    policy: Policy,
+    observation: Observation,
+    new: tuple[Message, ...],
+    earlier: Sequence[Step],
+    tag: CallTag,
+    rng: random.Random,
+) -> Acted:
+    start = _history_from(policy, earlier, new)
+    reply = await policy.model.generate(
+        conversation(earlier, new, start),
+        tag,
+        temperature=policy.temperature,
+        max_tokens=policy.max_reply_tokens,
+        seed=rng.getrandbits(31),
+    )
+    action, known = read_action(reply.text, observation)
+    step = Step(
+        observation.player,
+        observation,
+        new,
+        reply.text,
+        Action(action),
+        sampling=Sampling(policy.temperature, "generate"),
+        history_from=start,
+    )
+    return Acted(step, reply.cost, malformed=not known)
+
+
+def _history_from(policy: Policy, earlier: Sequence[Step], new: tuple[Message, ...]) -> int:
+    """The first earlier step whose turn still fits the window."""
+    room = policy.window_tokens * _CHARS_PER_TOKEN - sum(len(message.text) for message in new)
+    start = len(earlier)
+    for index in range(len(earlier) - 1, -1, -1):
+        room -= len(earlier[index].reply) + sum(len(message.text) for message in earlier[index].messages)
+        if room < 0:
+            break
+        start = index
+    return start
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split()).strip(" .!\"'`")
+
+
+def _log(probability: float) -> float:
+    from math import log
+
+    return log(max(probability, 1e-12))

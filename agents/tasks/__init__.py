@@ -1,0 +1,1 @@
+"""Task evolution: where the tasks of a generation come from."""

