@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -42,6 +43,23 @@ class Context:
     trace: Trace
     say: Callable[[str], None] = field(default=lambda text: None)
     """Tells the user what is being done, one short phrase a phase."""
+    earlier_selves: Mapping[str, int] = field(default_factory=dict)
+    """Roles that are played by an earlier generation of this run (`generation:N`), and which."""
+    _laps: list[float] = field(default_factory=lambda: [time.perf_counter()])
+
+    def lap(self) -> float:
+        """Seconds since the last lap, or since the run began or was resumed."""
+        self._laps.append(time.perf_counter())
+        return self._laps[-1] - self._laps[-2]
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        """Seats of the objective's environment."""
+        environment = build_inline(self.objective.environment)
+        try:
+            return environment.players
+        finally:
+            environment.close()
 
     def model(self, role: str) -> RoleModel:
         return self.models.get(role, self.models["actor"])

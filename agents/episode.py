@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, TypedDict
 
+from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
@@ -219,7 +220,12 @@ async def play(job: Job, environment: Environment, *, in_thread: bool = False) -
     context = EpisodeContext(job, environment, in_thread)
     # Two supersteps per move of a seat, and some for the ends.
     limit = 2 * environment.max_steps * len(environment.players) + 10
-    final: Any = await episode_graph().ainvoke({}, context=context, config={"recursion_limit": limit})
+    # No subgraph of the loop that has it played: it is kept whole by the ledger, never checkpointed step by step.
+    outer = var_child_runnable_config.set(None)
+    try:
+        final: Any = await episode_graph().ainvoke({}, context=context, config={"recursion_limit": limit})
+    finally:
+        var_child_runnable_config.reset(outer)
     trajectories: tuple[Trajectory, ...] = final["trajectories"]
     return trajectories
 

@@ -8,8 +8,9 @@ not played again, commits that it holds are not written again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import pairwise
 from typing import Any, Literal, Protocol, TypedDict
 
 from langgraph.graph import END, START, StateGraph
@@ -48,7 +49,7 @@ def cycle(before: Mapping[str, Node], phases: Mapping[str, Node]) -> StateGraph[
     for name, node in {**before, **phases}.items():
         graph.add_node(name, node)
     graph.add_edge(START, names[0])
-    for here, there in zip(names, names[1:], strict=False):
+    for here, there in pairwise(names):
         graph.add_edge(here, there)
 
     def again(state: State, runtime: Runtime[Context]) -> Literal["again", "done"]:
@@ -74,8 +75,17 @@ def keep(context: Context, phase: str, generation: int, events: Sequence[Event])
     return context.memory.commit(f"{generation}/{phase}", events, generation=generation)
 
 
+async def once(context: Context, key: str, ask: Callable[[], Awaitable[str]]) -> str:
+    """What a keyed step that is no episode gave; a resumed run finds it in the ledger and does not ask again."""
+    known = context.memory.ledger.memo(key)
+    if known is None:
+        known = await ask()
+        context.memory.ledger.add_memo(key, known)
+    return known
+
+
 def finish_generation(context: Context, generation: int, evaluation: Evaluation, *, spent: Cost, **more: Any) -> None:
-    """Keep what a report says of one generation."""
+    """Keep what a report says of one generation. Its seconds are those of the clock, in this process."""
     payload = {
         "generation": generation,
         "model": asdict(context.whole_model(context.memory.ledger.head())),
@@ -83,7 +93,7 @@ def finish_generation(context: Context, generation: int, evaluation: Evaluation,
         "solved": evaluation.solved,
         "dropped": evaluation.dropped,
         "evaluation_cost": asdict(evaluation.cost),
-        "cost": asdict(spent),
+        "cost": asdict(replace(spent, seconds=context.lap())),
         **more,
     }
     context.memory.ledger.add_generation(generation, json.dumps(payload, sort_keys=True))

@@ -110,7 +110,7 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
     def target() -> None:
         try:
             result.append(asyncio.run(work))
-        except BaseException as error:  # handed to the caller's thread, not handled
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, not handled
             failure.append(error)
 
     thread = threading.Thread(target=target, name="evolvent-run")

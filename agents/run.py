@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,17 +27,30 @@ from evolvent.agents.errors import (
     unknown,
 )
 from evolvent.agents.recipes.catalog import load_recipe
-from evolvent.environments.types import Cost
+from evolvent.environments.types import Cost, Trajectory
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from evolvent.agents.episode import Job
+    from evolvent.agents.models.role import Limits
     from evolvent.agents.rollout import Episode
+    from evolvent.agents.trace import JsonLines
+    from evolvent.memory.cache import Progress
     from evolvent.memory.embedding import Embedder
+    from evolvent.memory.store import Memory
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
+EMBEDDERS = ("minilm", "hash")
+"""`hash` compares words and needs no weights."""
+
+
+@runtime_checkable
+class Loadable(Protocol):
+    """A model whose weights can be loaded ahead of its first call."""
+
+    def load(self) -> None: ...
 
 
 class RunConfig(BaseModel):
@@ -91,9 +106,9 @@ def create(config: RunConfig, directory: Path) -> Path:
     Raises:
         SetupError: unknown recipe, environment, setting or role, an environment that does not fit, or a used directory.
     """
-    recipe = load_recipe(config.recipe)
-    config.recipe_config()
-    check_fit(config, recipe)
+    check(config)
+    if directory.exists() and not directory.is_dir():
+        raise RunDirectoryError(f"{directory} is a file, not a directory. Choose another --out.")
     if directory.exists() and any(directory.iterdir()):
         hint = f"Resume it with `evolvent resume {directory}`" if (directory / "config.json").exists() else "Empty it"
         raise RunDirectoryError(f"{directory} already holds something. {hint}, or choose another --out.")
@@ -126,6 +141,64 @@ def read_config(directory: Path) -> RunConfig:
         raise RunDirectoryError(f"{file} cannot be read: {first['loc']}: {first['msg']}.") from error
 
 
+def check(config: RunConfig) -> None:
+    """Everything that can be told to be wrong without loading a model.
+
+    Raises:
+        SetupError: says what is wrong and what would be right.
+    """
+    recipe = load_recipe(config.recipe)
+    config.recipe_config()
+    check_fit(config, recipe)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a run needs that may be missing on this machine, ready for work."""
+
+    models: Mapping[str, BaseChatModel]
+    """By role; roles of one spec share a model."""
+    embedder: Embedder
+
+
+def prepare(
+    config: RunConfig,
+    *,
+    models: Mapping[str, BaseChatModel] | None = None,
+    embedder: Embedder | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Load the models and find the embedder, but for those given. Weights are fetched at their first use.
+
+    Raises:
+        UnknownModelError: no such spec.
+        ModelUnavailableError: weights, a file, a package or a key is missing.
+    """
+    from evolvent.agents.models.catalog import pull, resolve
+    from evolvent.memory.embedding import HashEmbedder, MiniLM
+
+    if config.embedder not in EMBEDDERS:
+        raise SetupError(unknown("embedder", config.embedder, EMBEDDERS))
+    if embedder is None and config.embedder == "minilm":
+        pull("minilm", progress=progress)
+    ready = dict(models or {})
+    loaded: dict[str, BaseChatModel] = {}
+    for role, spec in _specs(config).items():
+        if role in ready:
+            continue
+        if spec not in loaded:
+            loaded[spec] = resolve(spec, seed=config.seed, progress=progress)
+            if isinstance(loaded[spec], Loadable):
+                loaded[spec].load()
+        ready[role] = loaded[spec]
+    return Prepared(ready, embedder or (HashEmbedder() if config.embedder == "hash" else MiniLM()))
+
+
+def _specs(config: RunConfig) -> dict[str, str]:
+    """Model specs by role; an earlier self is the actor's model with an earlier memory."""
+    return {"actor": config.model, **config.roles} | dict.fromkeys(earlier_selves(config), config.model)
+
+
 def check_fit(config: RunConfig, recipe: ModuleType) -> None:
     """Whether recipe, environment and roles go together.
 
@@ -139,6 +212,7 @@ def check_fit(config: RunConfig, recipe: ModuleType) -> None:
     if config.environment in ENTRIES and config.environment not in recipe.ENVIRONMENTS:
         fits = ", ".join(recipe.ENVIRONMENTS)
         raise SetupError(f"{config.recipe} does not run on {config.environment!r}. It runs on: {fits}.")
+    earlier_selves(config)
     for role in config.roles:
         if role not in recipe.ROLES:
             raise SetupError(unknown(f"role in {config.recipe}", role, recipe.ROLES))
@@ -147,9 +221,28 @@ def check_fit(config: RunConfig, recipe: ModuleType) -> None:
         # Too few tasks is told now, not after an hour.
         if config.environment == "workshop":
             environment.tasks("test", config.evaluated, config.seed * 1000)
+            environment.tasks("train", config.tasks, config.seed * 1000 + 1)
         environment.close()
     except WorldError as error:
         raise SetupError(str(error)) from error
+
+
+def earlier_selves(config: RunConfig) -> dict[str, int]:
+    """Roles that `generation:N` binds to an earlier generation of the run itself, and which.
+
+    Raises:
+        SetupError: N is no whole number, or the actor is bound so.
+    """
+    selves = {}
+    for role, spec in {"actor": config.model, **config.roles}.items():
+        form, _, number = spec.partition(":")
+        if form != "generation":
+            continue
+        if role == "actor" or not number.isdigit():
+            expected = "a model of its own" if role == "actor" else "generation:N with N from 0"
+            raise SetupError(f"{role}={spec}: expected {expected}.")
+        selves[role] = int(number)
+    return selves
 
 
 async def execute(
@@ -159,41 +252,42 @@ async def execute(
     on_episode: Callable[[Job, Episode], None] = lambda job, episode: None,
     models: Mapping[str, BaseChatModel] | None = None,
     embedder: Embedder | None = None,
+    limits: Limits | None = None,
 ) -> None:
     """Run, or go on with, the recipe of a run directory until it ends.
 
     Args:
         models: chat models by role to use instead of the config's specs (objects of your own).
+        limits: of every model call, instead of the default ones.
 
     Raises:
-        ModelUnavailableError: no model call has succeeded.
+        ModelUnavailableError: what `prepare` could not load, or no model call has succeeded.
         SetupError: see `create`.
     """
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
     from evolvent.agents.context import Context, Objective
-    from evolvent.agents.models.catalog import resolve
-    from evolvent.agents.models.role import RoleModel
+    from evolvent.agents.models.role import Limits, RoleModel
     from evolvent.agents.rollout import Rollouts
     from evolvent.agents.trace import JsonLines, Trace
     from evolvent.environments.protocol import EnvironmentSpec
-    from evolvent.memory.embedding import HashEmbedder
     from evolvent.memory.store import Memory
 
     config = read_config(directory)
     recipe = load_recipe(config.recipe)
     graph = recipe.build(config.recipe_config())
-    chosen = embedder or (HashEmbedder() if config.embedder == "hash" else None)
-    with Memory.open(directory, embedder=chosen) as memory:
-        given = dict(models or {})
-        specs = {"actor": config.model, **config.roles}
-        loaded = {spec: resolve(spec, seed=config.seed) for role, spec in specs.items() if role not in given}
+    ready = prepare(config, models=models, embedder=embedder)
+    specs = _specs(config)
+    with Memory.open(directory, embedder=ready.embedder) as memory:
+        if memory.ledger.memo("versions") is None:
+            memory.ledger.add_memo("versions", json.dumps(_versions(config.environment)))
         trace = Trace(directory / "trace.jsonl")
         metrics = JsonLines(directory / "metrics.jsonl")
+        _catch_up(metrics, memory)
 
         def record(job: Job, episode: Episode) -> None:
             for each in episode:
-                metrics.write(_metric(job, each))
+                metrics.write(_metric(job.key, each))
             on_episode(job, episode)
 
         rollouts = Rollouts(memory, trace, concurrency=config.concurrency, on_episode=record)
@@ -207,13 +301,14 @@ async def execute(
                 config.generations,
             ),
             models={
-                role: RoleModel(specs.get(role, role), given.get(role) or loaded[specs[role]], trace)
-                for role in {**specs, **given}
+                role: RoleModel(specs.get(role, role), model, trace, limits or Limits())
+                for role, model in ready.models.items()
             },
             memory=memory,
             rollouts=rollouts,
             trace=trace,
             say=say,
+            earlier_selves=earlier_selves(config),
         )
         try:
             async with AsyncSqliteSaver.from_conn_string(str(directory / "checkpoints.sqlite")) as saver:
@@ -222,7 +317,7 @@ async def execute(
                 begun = await saver.aget_tuple(settings) is not None
                 await loop.ainvoke(None if begun else {"generation": 0}, settings, context=context, durability="sync")
         finally:
-            metrics.write(_totals(trace, given or loaded))
+            metrics.write(_totals(trace, ready.models))
             rollouts.close()
             trace.close()
             metrics.close()
@@ -235,6 +330,7 @@ def result(directory: Path) -> dict[str, Any]:
         RunDirectoryError: not a run, or one with no generation finished yet.
     """
     from evolvent.agents.evaluation.statistics import interval, paired, verdict
+    from evolvent.agents.evaluation.task_set import judged_tasks, task_set_hash
     from evolvent.memory.embedding import HashEmbedder
     from evolvent.memory.store import Memory
 
@@ -244,6 +340,8 @@ def result(directory: Path) -> dict[str, Any]:
     with Memory.open(directory, embedder=HashEmbedder(), read_only=True) as memory:
         rows = [json.loads(text) for _, text in sorted(memory.ledger.generations().items())]
         records = [record for record in memory.records().values() if record.kind != "trajectory"]
+        task_set = task_set_hash(judged_tasks(memory.ledger))
+        versions = json.loads(memory.ledger.memo("versions") or "{}")
     if not rows:
         raise RunDirectoryError(f"{directory} has no finished generation. Continue with `evolvent resume {directory}`.")
     frozen = rows[0].get("frozen_scores", rows[0]["scores"])
@@ -268,6 +366,10 @@ def result(directory: Path) -> dict[str, Any]:
     return {
         "recipe": config.recipe,
         "env": config.environment,
+        "env_version": versions.get("environment", ""),
+        "task_set_hash": task_set,
+        "judged_on": "held-out tasks" if load_recipe(config.recipe).CARRIES_OVER else "own tasks",
+        "versions": versions,
         "model": config.model,
         "seed": config.seed,
         "out": str(directory),
@@ -289,15 +391,35 @@ def _interval_json(found: Any) -> dict[str, float]:
     return {"success": found.mean, "low": found.low, "high": found.high, "n": found.n}
 
 
-def _metric(job: Job, trajectory: Any) -> dict[str, Any]:
+def _versions(environment: str) -> dict[str, str]:
+    """What a run is begun with; kept with it, because a report may be asked for after an upgrade."""
+    from evolvent.environments.catalog import version
+
+    packages = {name: metadata.version(name) for name in ("evolvent", "torch", "transformers", "langgraph", "chromadb")}
+    return {"environment": version(environment), "python": platform.python_version(), **packages}
+
+
+def _catch_up(metrics: JsonLines, memory: Memory) -> None:
+    """Write the metrics of episodes that a killed process had kept and not yet told."""
+    from evolvent.agents.trace import read_lines
+
+    told = {(row.get("episode"), row.get("player")) for row in read_lines(metrics.path)}
+    for episode in memory.ledger.episodes():
+        for trajectory in episode.trajectories:
+            if (episode.key, trajectory.player) not in told:
+                metrics.write(_metric(episode.key, trajectory))
+
+
+def _metric(key: str, trajectory: Trajectory) -> dict[str, Any]:
     outcome, cost = trajectory.outcome, trajectory.cost
+    place = f"{trajectory.phase}/{trajectory.generation}/{trajectory.task.id}/{trajectory.attempt}"
     return {
-        "episode": job.key,
-        "phase": job.phase,
-        "generation": job.generation,
-        "task": job.task.id,
-        "attempt": job.attempt,
-        "arm": job.arm,
+        "episode": key,
+        "phase": trajectory.phase,
+        "generation": trajectory.generation,
+        "task": trajectory.task.id,
+        "attempt": trajectory.attempt,
+        "arm": key.removeprefix(place).removeprefix("/"),
         "player": trajectory.player,
         "score": outcome.score,
         "success": outcome.success,
@@ -310,7 +432,9 @@ def _metric(job: Job, trajectory: Any) -> dict[str, Any]:
 
 def _totals(trace: Any, models: Mapping[str, Any]) -> dict[str, Any]:
     total: Cost = trace.total
-    forward = sum(getattr(model, "forward_tokens", 0) for model in models.values())
+    forward = sum(
+        getattr(model, "forward_tokens", 0) for model in {id(each): each for each in models.values()}.values()
+    )
     return {
         "event": "process ended",
         **asdict(total),

@@ -86,7 +86,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text("utf-8", errors="replace").splitlines():
+    for line in path.read_text("utf-8", errors="replace").split("\n"):  # a reply may hold other ends of lines
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

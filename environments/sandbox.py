@@ -24,12 +24,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
+from pydantic import TypeAdapter
+
 from evolvent.environments import errors
 from evolvent.environments.errors import SandboxCrashError, SandboxTimeoutError, WorldError
 from evolvent.environments.protocol import Environment, EnvironmentSpec
 from evolvent.environments.solo import encodable
 from evolvent.environments.types import Action, Observation, Split, StepResult, Task
-from pydantic import TypeAdapter
 
 _GRACE_S = 2.0
 """How much later than the parent's limit the kernel's timer fires."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
 Split = Literal["train", "validation", "test"]
@@ -19,17 +19,17 @@ Part = Literal["instructions", "memory", "task", "history"]
 Role = Literal["system", "user", "assistant"]
 
 
-def _array_to_json(array: np.ndarray) -> dict[str, Any]:
+def _array_to_json(array: NDArray[Any]) -> dict[str, Any]:
     return {"dtype": str(array.dtype), "shape": list(array.shape), "data": array.ravel().tolist()}
 
 
-def _array_from_json(value: Any) -> np.ndarray:
+def _array_from_json(value: Any) -> NDArray[Any]:
     if isinstance(value, np.ndarray):
         return value
     return np.array(value["data"], dtype=value["dtype"]).reshape(value["shape"])
 
 
-Array = Annotated[np.ndarray, PlainSerializer(_array_to_json), PlainValidator(_array_from_json)]
+Array = Annotated[NDArray[Any], PlainSerializer(_array_to_json), PlainValidator(_array_from_json)]
 """A numpy array that survives JSON: pixels, joint vectors."""
 
 
@@ -236,9 +236,14 @@ class Preference:
 T = TypeVar("T")
 
 
-@cache
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    """Made once for a type: building one takes longer than using it."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def dump(value: Any) -> str:

@@ -45,7 +45,8 @@ ITEMS = (
 )
 OWNERS = (
     "Ada", "Ben", "Cora", "Dan", "Edith", "Finn", "Greta", "Hugo", "Ida", "Jonas", "Kit", "Lena", "Max", "Nora", "Otto",
-    "Pia", "Quinn", "Rosa", "Sven", "Tilda", "Ugo", "Vera", "Wim", "Xenia", "Yann", "Zoe", "Abel", "Bea", "Carl", "Dora",
+    "Pia", "Quinn", "Rosa", "Sven", "Tilda", "Ugo", "Vera", "Wim", "Xenia", "Yann", "Zoe", "Abel", "Bea",
+    "Carl", "Dora",
 )  # fmt: skip
 NOISE = (
     "It is raining outside.", "The apprentice is late.", "A cat sleeps on the bench.", "The market closes early today.",
@@ -154,9 +155,7 @@ class Workshop:
             task = self._task(split, rng.choice(owners), rng.choice(ITEMS), tuple(flaws), bool(wants_novel), rng)
             tasks.setdefault(task.id, task)
         if len(tasks) < n:
-            raise BadOptionError(
-                f"This world has only {len(tasks)} {split} tasks, not {n}. Ask for fewer, or add cures."
-            )
+            raise BadOptionError(f"This world has {len(tasks)} {split} tasks, not {n}. Ask for fewer, or add cures.")
         return list(tasks.values())
 
     def reset(self, task: Task, seed: int) -> tuple[Observation, ...]:
@@ -195,10 +194,11 @@ class Workshop:
 
     def _decisions(self, flaws: Sequence[str]) -> list[tuple[str, tuple[str, ...], str]]:
         """(frame, options, right option) of a task, in the order they are put."""
-        decisions: list[tuple[str, tuple[str, ...], str]] = []
-        for pair in itertools.combinations(sorted(flaws), 2):
-            if pair in self._orders:
-                decisions.append((_order_frame(*pair), pair, self._orders[pair]))
+        decisions: list[tuple[str, tuple[str, ...], str]] = [
+            (_order_frame(*pair), pair, self._orders[pair])
+            for pair in itertools.combinations(sorted(flaws), 2)
+            if pair in self._orders
+        ]
         decisions += [(_cure_frame(flaw), self.tools, self._cures[flaw]) for flaw in flaws]
         return decisions
 

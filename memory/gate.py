@@ -14,7 +14,7 @@ from scipy.special import betainc, betaln
 
 Verdict = Literal["open", "promoted", "futile"]
 
-_PRIOR_A, _PRIOR_B = 4.0, 1.0
+_PRIOR_A, _PRIOR_B = 6.0, 1.0
 """Beta prior of the share of better pairs among the untied, cut to (½, 1]: leans to clear effects, as rules have."""
 
 
@@ -60,10 +60,15 @@ def e_value(wins: int, losses: int) -> float:
 def level(candidate: int, promoted: int, *, fdr: float = 0.05) -> float:
     """α for the `candidate`-th test of a run (from 1), `promoted` promotions having come before it.
 
-    e-LOND (Xu and Ramdas, arXiv 2311.06412): α_t = fdr · γ_t · (promotions + 1) with γ_t = 1 / (t (t + 1)), which sums to 1,
-    bounds the false-discovery rate over the whole run at `fdr`, however the candidates depend on each other.
+    e-LOND (Xu and Ramdas, arXiv 2311.06412): α_t = fdr · γ_t · (promotions + 1) with Σ γ_t = 1 bounds the
+    false-discovery rate over the whole run at `fdr`, however the candidates depend on each other. Here γ_t falls with
+    t^-1.5, slowly enough that the tenth candidate still has a chance.
     """
-    return fdr * (promoted + 1) / (candidate * (candidate + 1))
+    return fdr * (promoted + 1) / (candidate * math.sqrt(candidate) * _ZETA_OF_1_5)
+
+
+_ZETA_OF_1_5 = 2.6123753486854883
+"""Σ t^-1.5 over t ≥ 1, which makes the levels' shares sum to 1."""
 
 
 def judge(differences: Sequence[float], *, at: float, most: int, dropped: int = 0) -> Evidence:
@@ -90,5 +95,6 @@ def judge(differences: Sequence[float], *, at: float, most: int, dropped: int = 
 
 
 def _hopeless(wins: int, losses: int, differences: Sequence[float]) -> bool:
-    """Eight pairs and hardly a gain: stopping early for futility costs power, never validity."""
-    return len(differences) >= 8 and wins - losses <= 1
+    """Hardly a gain after a fair trial. Stopping early for futility costs power, never validity."""
+    pairs = len(differences)
+    return (pairs >= 8 and wins <= losses) or (pairs >= 20 and wins - losses <= 2)

@@ -6,7 +6,7 @@ does not. Only tasks inside the candidate's scope are played.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from evolvent.agents.context import Context
 from evolvent.agents.episode import Job
@@ -19,14 +19,14 @@ from evolvent.memory.types import Record
 BATCH = 4
 """Pairs played at once between two looks."""
 
-PolicyWith = Callable[[tuple[str, ...]], Policy]
-"""The acting policy with these records forced into its memory."""
+SeatsWith = Callable[[tuple[str, ...]], Mapping[str, Policy]]
+"""Policies by seat with these records forced into memory."""
 
 
 async def try_candidate(
     context: Context,
     record: Record,
-    policy: PolicyWith,
+    seats: SeatsWith,
     tasks: Sequence[Task],
     *,
     generation: int,
@@ -50,14 +50,7 @@ async def try_candidate(
         batch = inside[start : start + BATCH]
         sides = (((record.id,), f"with-{record.id}"), ((), arm))
         jobs = [
-            Job(
-                task,
-                {"": policy(()), record.scope.player: policy(forced)},
-                "gate",
-                generation,
-                arm=side,
-                seed=context.seed,
-            )
+            Job(task, seats(forced), "gate", generation, arm=side, seed=context.seed)
             for task in batch
             for forced, side in sides
         ]

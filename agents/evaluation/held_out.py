@@ -26,9 +26,15 @@ class Evaluation:
 
 
 async def evaluate_held_out(
-    context: Context, policies: Mapping[str, Policy], *, generation: int, phase: Phase = "eval", arm: str = ""
+    context: Context,
+    policies: Mapping[str, Policy],
+    *,
+    generation: int,
+    phase: Phase = "eval",
+    arm: str = "",
+    player: str = "",
 ) -> Evaluation:
-    """One episode on each held-out task. With several seats the score is the seats' mean."""
+    """One episode on each held-out task. The score is that of `player`, or the mean of all seats."""
     tasks = context.tasks("test", context.objective.evaluated)
     jobs = [Job(task, policies, phase, generation, arm=arm, seed=context.seed) for task in tasks]
     episodes = await context.rollouts.run(context.objective.environment, jobs)
@@ -39,7 +45,8 @@ async def evaluate_held_out(
         if any(each.outcome.failure for each in episode):
             dropped += 1
             continue
-        scores[job.task.id] = (sum(each.outcome.score for each in episode) / len(episode),)
+        seats = [each.outcome.score for each in episode if player in ("", each.player)]
+        scores[job.task.id] = (sum(seats) / len(seats),)
         solved += all(each.outcome.success for each in episode)
     success = interval(scores, seed=context.seed)
     return Evaluation(scores, success, solved / max(1, len(scores)), cost, dropped)

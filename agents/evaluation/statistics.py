@@ -39,7 +39,7 @@ def paired(a: Mapping[str, Sequence[float]], b: Mapping[str, Sequence[float]], *
 
 
 def verdict(gain: Interval, *, lost_share: float = 0.0) -> Verdict:
-    """What may be claimed: an interval that touches zero is no evidence, nor is a run that lost over a tenth of its pairs."""
+    """What may be claimed: an interval that touches zero is no evidence, nor are pairs of which a tenth was lost."""
     if lost_share > 0.10 or gain.n < 2:
         return "no evidence"
     if gain.low > 0:
@@ -47,3 +47,36 @@ def verdict(gain: Interval, *, lost_share: float = 0.0) -> Verdict:
     if gain.high < 0:
         return "worse"
     return "no evidence"
+
+
+def n_for_power(differences: Sequence[float], *, power: float = 0.8, alpha: float = 0.05) -> int | None:
+    """Pairs that a two-sided paired test needs to show the observed mean difference: ((z₁₋α/₂ + z_power) · sd / mean)².
+
+    None where nothing was observed that more pairs could show: a mean of zero, or fewer than two differences.
+    """
+    from scipy.stats import norm
+
+    values = np.asarray(differences, dtype=float)
+    if len(values) < 2 or abs(values.mean()) < 1e-12:
+        return None
+    z = float(norm.ppf(1 - alpha / 2) + norm.ppf(power))
+    return max(2, int(np.ceil((z * values.std(ddof=1) / values.mean()) ** 2)))
+
+
+Diagnosis = Literal["ceiling", "floor", "parsing", "effect size"]
+
+
+def diagnose(ours: float, theirs: float, *, illegal: float) -> Diagnosis:
+    """Why a difference was not shown, in one word.
+
+    Args:
+        ours, theirs: mean success of the two sides.
+        illegal: share of our actions that the environment did not admit.
+    """
+    if illegal > 0.10:
+        return "parsing"
+    if min(ours, theirs) >= 0.90:
+        return "ceiling"
+    if max(ours, theirs) <= 0.10:
+        return "floor"
+    return "effect size"

@@ -21,6 +21,7 @@ from evolvent.agents.errors import ModelCallError, ModelUnavailableError
 from evolvent.agents.models.protocol import Scorer, Scores
 from evolvent.agents.trace import Trace
 from evolvent.agents.types import CallTag, Choice, Reply
+from evolvent.environments.solo import encodable
 from evolvent.environments.types import Cost, Message
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class RoleModel:
             return message
 
         message, seconds = await self._retried(once, tag, turns)
-        text = str(message.text)[: self._limits.max_reply_chars]
+        text = encodable(str(message.text))[: self._limits.max_reply_chars]
         cost = _cost(message, sent, text, seconds)
         self._trace.call(tag, self.name, turns, text, cost)
         return Reply(text, cost)
@@ -112,10 +113,10 @@ class RoleModel:
 
         async def once() -> tuple[list[float], int]:
             given = await scorer.logprobs(_to_langchain(turns), options)
-            logprobs, tokens = _sums(given), given.tokens_in
+            logprobs, tokens = _sums(given, options), given.tokens_in
             if neutral is not None:
                 prior = await scorer.logprobs(_to_langchain(merge(neutral)), options)
-                logprobs = [a - b for a, b in zip(logprobs, _sums(prior), strict=True)]
+                logprobs = [a - b for a, b in zip(logprobs, _sums(prior, options), strict=True)]
                 tokens += prior.tokens_in
             return logprobs, tokens
 
@@ -140,13 +141,13 @@ class RoleModel:
                 raise
             except Exception as error:  # the one place where a model's failure becomes a record
                 cost = Cost(calls=1, seconds=time.perf_counter() - started)
-                self._trace.call(tag, self.name, turns, "", cost, error=f"{type(error).__name__}: {error}"[:500])
+                said = encodable(f"{type(error).__name__}: {error}")[:500]
+                self._trace.call(tag, self.name, turns, "", cost, error=said)
                 transient = isinstance(error, TimeoutError) or is_transient(error)
                 if not transient or attempt == self._limits.attempts:
                     self._trace.failed_calls += 1
                     raise ModelCallError(
-                        f"Call to {self.name} failed after {attempt} of {self._limits.attempts} tries: "
-                        f"{type(error).__name__}: {error}"
+                        f"Call to {self.name} failed after {attempt} of {self._limits.attempts} tries: {said}"
                     ) from error
                 self._trace.retries += 1
                 logger.info("call to %s failed (%s), try %d follows", self.name, type(error).__name__, attempt + 1)
@@ -179,8 +180,11 @@ def _cost(message: AIMessage, sent: Sequence[BaseMessage], text: str, seconds: f
     return Cost(sum(len(str(m.content)) for m in sent) // 4, len(text) // 4, 1, seconds)
 
 
-def _sums(scores: Scores) -> list[float]:
-    return [sum(tokens) for tokens in scores.logprobs]
+def _sums(scores: Scores, options: Sequence[str]) -> list[float]:
+    sums = [sum(tokens) for tokens in scores.logprobs]
+    if len(sums) != len(options) or not all(math.isfinite(each) for each in sums):
+        raise ModelCallError(f"{len(options)} options were given the scores {sums}; expected one number each.")
+    return sums
 
 
 def _softmax(logits: Sequence[float], temperature: float) -> tuple[float, ...]:

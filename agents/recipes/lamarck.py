@@ -12,7 +12,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Literal
 
 from langgraph.graph import StateGraph
@@ -29,14 +29,15 @@ from evolvent.agents.refinement.contrast import Contrast, contrasts
 from evolvent.agents.refinement.lesson import Proposal, learn_lesson
 from evolvent.agents.refinement.shuffle import shuffled, sign_flipped
 from evolvent.agents.solutions.act import Policy, framed
-from evolvent.agents.solutions.recall import FromMemory
+from evolvent.agents.solutions.recall import NO_RECALL, FromMemory
+from evolvent.agents.solutions.seats import learning_seat, seated
 from evolvent.agents.types import CallTag
 from evolvent.environments.types import Experience
 from evolvent.memory.gate import level
 from evolvent.memory.rendering import recall_events, trajectory_record
 from evolvent.memory.types import Event, Record, Scope, new_record
 
-ROLES = ("actor", "reflector")
+ROLES = ("actor", "reflector", "opponent")
 ENVIRONMENTS = ("workshop", "blackjack", "textworld", "textcraft")
 CARRIES_OVER = True
 """What it learns on some tasks serves others, so it is measured on held-out ones."""
@@ -47,7 +48,7 @@ class Config(BaseModel):
 
     attempts: int = Field(2, ge=1)
     """At each training task; contrasts need two."""
-    explore_temperature: float = Field(3.0, ge=0)
+    explore_temperature: float = Field(5.0, ge=0)
     """Of training episodes: enough randomness to meet what the model would never try."""
     gate_temperature: float = Field(2.0, ge=0)
     """Of gate episodes: enough that a rule which agrees with the model's own bias can still show its worth."""
@@ -60,7 +61,7 @@ class Config(BaseModel):
     """New rules tried at the gate in one generation at most."""
     reflections: int = Field(32, ge=0)
     """Contrasts handed to the reflector in one generation at most."""
-    gate_pairs: int = Field(32, ge=1)
+    gate_pairs: int = Field(48, ge=1)
     """Paired validation episodes for one candidate at most."""
     false_discoveries: float = Field(0.05, gt=0, lt=1)
     """Bound on the expected share of false rules among the promoted, over the whole run."""
@@ -80,23 +81,26 @@ PRESETS = {
 def build(config: Config) -> StateGraph[State, Context, State, State]:
     """baseline, then per generation: tasks → solve → feedback → reflect → remember → gate → evaluate."""
 
-    def policy(context: Context, *, temperature: float, forced: tuple[str, ...] = (), raw: bool = True) -> Policy:
-        recall = FromMemory(
+    def seats(
+        context: Context, *, temperature: float, forced: tuple[str, ...] = (), raw: bool = True
+    ) -> dict[str, Policy]:
+        """Every seat's policy, recalling from memory as it is now."""
+        plain = FromMemory(
             context.memory.snapshot(),
             context.objective.environment.name,
             rules=config.rules,
             trajectories=config.trajectories if raw else 0,
             mode=config.retrieval,
-            forced=forced,
         )
-        return Policy(context.model("actor"), recall, temperature=temperature)
+        acting = Policy(context.model("actor"), replace(plain, forced=forced), temperature=temperature)
+        return seated(context, acting, lambda snapshot: replace(plain, snapshot=snapshot))
 
     async def baseline(state: State, runtime: Runtime[Context]) -> State:
         """Generation 0: the frozen model on the held-out tasks."""
         context = runtime.context
         context.say("evaluating the frozen model")
-        frozen = {"": Policy(context.model("actor"))}
-        evaluation = await evaluate_held_out(context, frozen, generation=0)
+        frozen = seated(context, Policy(context.model("actor")), lambda snapshot: NO_RECALL)
+        evaluation = await evaluate_held_out(context, frozen, generation=0, player=learning_seat(context))
         finish_generation(context, 0, evaluation, spent=spent_on(context, 0))
         return {"generation": 0}
 
@@ -109,7 +113,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         """Several attempts at each task, with enough randomness to differ."""
         context, generation = runtime.context, state["generation"]
         context.say(f"generation {generation}: attempting tasks")
-        acting = {"": policy(context, temperature=config.explore_temperature)}
+        acting = seats(context, temperature=config.explore_temperature)
         jobs = [
             Job(task, acting, "train", generation, attempt, seed=context.seed)
             for task in context.tasks("train", context.objective.tasks, generation)
@@ -126,7 +130,8 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         """Contrasts become proposals, those most often reached first."""
         context, generation = runtime.context, state["generation"]
         context.say(f"generation {generation}: reflecting")
-        found = _seen(context, config, state)
+        seat = learning_seat(context)
+        found = [each for each in _seen(context, config, state) if seat in ("", each.trajectory.player)]
         known = context.memory.records()
         settled = {r.meta.get("situation") for r in known.values() if r.kind == "rule" and r.status == "active"} - {
             None,
@@ -140,7 +145,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
             proposals = await _reflected(context, chosen, generation)
         support = Counter(_candidate(each, generation).id for each in proposals)
         order = sorted(support, key=lambda key: (-support[key], key))
-        fresh = [key for key in order if key not in known][: config.candidates]
+        fresh = [key for key in order if key not in known or known[key].status == "candidate"][: config.candidates]
         kept = {_candidate(each, generation).id: each for each in reversed(proposals)}
         return {"proposals": [asdict(kept[key]) | {"support": support[key]} for key in fresh]}
 
@@ -165,13 +170,16 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         tested, promoted = _history(context)
         events: list[Event] = []
         candidates = [_candidate(_proposal(each), generation) for each in state["proposals"]]
+        settled: set[str] = set()
         for index, record in enumerate(candidates):
+            if record.meta["situation"] in settled:
+                continue  # Its situation has a proved rule now; it stays a candidate.
             context.say(f"generation {generation}: candidate {index + 1} of {len(candidates)} at the gate")
             tested += 1
             evidence = await try_candidate(
                 context,
                 record,
-                lambda forced: policy(context, temperature=config.gate_temperature, forced=forced, raw=False),
+                lambda forced: seats(context, temperature=config.gate_temperature, forced=forced, raw=False),
                 tasks,
                 generation=generation,
                 level=level(tested, promoted, fdr=config.false_discoveries),
@@ -181,6 +189,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
             )
             passed = evidence.verdict == "promoted"
             promoted += passed
+            settled |= {record.meta["situation"]} - {""} if passed else set()
             events.append(Event("activate" if passed else "reject", record.id, payload={"gate": asdict(evidence)}))
         keep(context, "gate", generation, events)
         return {}
@@ -188,8 +197,8 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
     async def evaluate(state: State, runtime: Runtime[Context]) -> State:
         context, generation = runtime.context, state["generation"]
         context.say(f"generation {generation}: evaluating on held-out tasks")
-        evolved = {"": policy(context, temperature=0.0)}
-        evaluation = await evaluate_held_out(context, evolved, generation=generation)
+        evolved = seats(context, temperature=0.0)
+        evaluation = await evaluate_held_out(context, evolved, generation=generation, player=learning_seat(context))
         finish_generation(context, generation, evaluation, spent=spent_on(context, generation))
         return {"episodes": [], "proposals": [], "scores": {}, "tasks": []}
 
@@ -207,7 +216,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
     )
 
 
-_VALIDATION_TASKS = 120
+_VALIDATION_TASKS = 160
 """Drawn once; those inside a candidate's scope are played."""
 
 

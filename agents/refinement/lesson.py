@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evolvent.agents.models.role import RoleModel
 from evolvent.agents.refinement.contrast import Contrast
 from evolvent.agents.solutions.act import framed
 from evolvent.agents.types import CallTag
+from evolvent.environments.solo import SEAT
 from evolvent.environments.types import Cost, Message
 from evolvent.memory.types import Scope
 
@@ -31,7 +32,7 @@ class Proposal:
     """The frame of the observations it speaks of; empty for a rule of free wording."""
     parents: tuple[str, ...]
     """The two trajectories it was read from."""
-    cost: Cost = Cost()
+    cost: Cost = field(default_factory=Cost)
 
 
 async def learn_lesson(model: RoleModel, contrast: Contrast, tag: CallTag, rng: random.Random) -> Proposal | None:
@@ -43,12 +44,12 @@ async def learn_lesson(model: RoleModel, contrast: Contrast, tag: CallTag, rng: 
     good = contrast.good
     has_frame = good.observation.frame != "{action}"
     tags = tuple(name for name in contrast.better.task.tags if name in good.observation.frame)
-    scope = Scope(contrast.better.task.environment, tags, good.player if len(_seats(contrast)) > 1 else "")
+    scope = Scope(contrast.better.task.environment, tags, "" if good.player == SEAT else good.player)
     parents = tuple(sorted((contrast.better.trajectory.id, contrast.worse.trajectory.id)))
     if has_frame and model.can_choose and good.observation.actions:
         lines = [framed(good.observation, action) for action in good.observation.actions]
         # The success stands last: a small model repeats what it read most recently.
-        messages = (
+        messages: tuple[Message, ...] = (
             Message("system", "instructions", _INSTRUCTIONS),
             Message("user", "history", f"What failed: {contrast.bad.reply}\nWhat worked: {good.reply}"),
             Message("user", "task", "What is the lesson?"),
@@ -77,7 +78,3 @@ def read_rule(reply: str) -> str | None:
     lines = [line.strip(" -*\"'\t") for line in text.strip().splitlines()]
     first = next((line for line in lines if line), "")
     return first if 8 <= len(first) <= 240 else None
-
-
-def _seats(contrast: Contrast) -> set[str]:
-    return {"", contrast.better.trajectory.player} if contrast.better.trajectory.player != "agent" else {""}

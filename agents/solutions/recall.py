@@ -12,7 +12,7 @@ from typing import Protocol
 
 from evolvent.environments.types import Observation, Recalled, Task
 from evolvent.memory.store import Snapshot
-from evolvent.memory.types import Record, Scope, Scored, Status
+from evolvent.memory.types import Kind, Record, Scope, Scored, Status
 from evolvent.memory.working import WorkingMemory
 
 
@@ -24,8 +24,11 @@ class Recollection(Protocol):
     - `hint` depends on the observation alone, and may be empty.
     """
 
-    recalled: tuple[Recalled, ...]
-    head: str
+    @property
+    def recalled(self) -> tuple[Recalled, ...]: ...
+
+    @property
+    def head(self) -> str: ...
 
     def hint(self, observation: Observation) -> str: ...
 
@@ -54,17 +57,32 @@ def NO_RECALL(task: Task, player: str, rng: random.Random) -> Recollection:
 
 @dataclass(frozen=True, slots=True)
 class Lessons:
-    """Working memory of single tasks: the texts kept for this very task, before it is told (Reflexion)."""
+    """Working memory of single tasks: what was kept for this very task and seat, before it is told (Reflexion)."""
 
-    by_task: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    kept: Mapping[tuple[str, str], Sequence[Record]] = field(default_factory=dict)
+    """By task id and seat, oldest first."""
     shown: int = 3
+    """The newest so many are shown, numbered from 0."""
+    attempts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """By task id and seat: the last attempt as text, before the lessons."""
+
+    def newest(self, task: Task, player: str) -> Sequence[Record]:
+        return self.kept.get((task.id, player), ())[-self.shown :] if self.shown else ()
 
     def __call__(self, task: Task, player: str, rng: random.Random) -> Recollection:
-        texts = list(self.by_task.get(task.id, ()))[-self.shown :] if self.shown else []
-        if not texts:
-            return Fixed()
-        lines = "\n".join(f"Lesson {index}: {text}" for index, text in enumerate(texts))
-        return Fixed(head=f"Lessons from your earlier attempts at this task:\n{lines}")
+        lessons, attempt = self.newest(task, player), self.attempts.get((task.id, player), "")
+        parts = [f"Your last attempt at this task:\n{attempt}"] if attempt else []
+        if lessons:
+            parts.append(f"Lessons from your earlier attempts:\n{numbered([record.text for record in lessons])}")
+        return Fixed(tuple(Recalled(record.id, True) for record in lessons), "\n".join(parts))
+
+
+def numbered(lessons: Sequence[str]) -> str:
+    return "\n".join(f"Lesson {index}: {text}" for index, text in enumerate(lessons))
+
+
+_RULES: tuple[Kind, ...] = ("rule",)
+_TRAJECTORIES: tuple[Kind, ...] = ("trajectory",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +112,11 @@ class FromMemory:
     def __call__(self, task: Task, player: str, rng: random.Random) -> Recollection:
         scope = Scope(self.environment, task.tags, player)
         find = self.snapshot.search
-        rules = [self.snapshot.records[key] for key in self.forced]
+        forced = [self.snapshot.records[key] for key in self.forced]
+        rules = [record for record in forced if record.scope.player in ("", player)]
         if self.rules:
-            found = find(
-                task.prompt, k=self.rules, scope=scope, kinds=("rule",), statuses=self.statuses, mode=self.mode
-            )
-            rules += [hit.record for hit in found if hit.record.id not in self.forced]
+            hits = find(task.prompt, k=self.rules, scope=scope, kinds=_RULES, statuses=self.statuses, mode=self.mode)
+            rules += [hit.record for hit in hits if hit.record.id not in self.forced]
         shown = [record.id in self.forced or rng.random() >= self.withhold for record in rules]
         recalled = [
             Recalled(record.id, kept, 1.0 if record.id in self.forced else 1.0 - self.withhold)
@@ -109,7 +126,7 @@ class FromMemory:
         examples: list[Record] = []
         if self.trajectories:
             seat = Scope(self.environment, player=player)
-            hits = find(task.prompt, k=self.trajectories, scope=seat, kinds=("trajectory",), mode=self.mode)
+            hits = find(task.prompt, k=self.trajectories, scope=seat, kinds=_TRAJECTORIES, mode=self.mode)
             examples = [hit.record for hit in hits]
             recalled += [Recalled(record.id, True) for record in examples]
         loose = [record for record in told if not record.meta.get("situation")]

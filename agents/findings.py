@@ -1,0 +1,198 @@
+"""Everything a run directory can tell, read piece by piece: what is damaged is named, the rest is still there."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from evolvent.agents.run import RunConfig, read_config, result
+from evolvent.agents.trace import read_lines
+from evolvent.environments.types import Cost
+from evolvent.memory.embedding import HashEmbedder
+from evolvent.memory.errors import MemoryStoreError
+from evolvent.memory.ledger import Ledger
+from evolvent.memory.rendering import render
+from evolvent.memory.store import Memory
+from evolvent.memory.types import Record, Status
+
+T = TypeVar("T")
+STATUSES: tuple[Status, ...] = ("active", "candidate", "retired")
+_DAMAGE = (MemoryStoreError, sqlite3.Error, zlib.error, OSError, ValueError, LookupError, TypeError)
+"""What reading a half-written or damaged file may raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A record the gate has judged, and on what evidence."""
+
+    record: Record
+    promoted: bool
+    gate: Mapping[str, Any]
+    """wins, losses, ties, mean, e_value, level, verdict; see `memory.gate.Evidence`."""
+    generation: int
+
+    @property
+    def evidence(self) -> str:
+        """The paired episodes in words."""
+        return "won {wins}, lost {losses}, tied {ties}".format(**defaultdict(int, self.gate))
+
+    @property
+    def strength(self) -> str:
+        """The e-value beside the one it needed."""
+        e_value, level = float(self.gate.get("e_value", 0)), float(self.gate.get("level", 0))
+        return f"{e_value:,.3g}" + (f" of {1 / level:,.3g}" if level else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Episodes of one phase, by the run's metrics."""
+
+    phase: str
+    episodes: int
+    failures: int
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    directory: Path
+    config: RunConfig | None = None
+    result: Mapping[str, Any] | None = None
+    decisions: tuple[Decision, ...] = ()
+    """In the order they were made; a record judged again stands here again."""
+    undecided: tuple[Record, ...] = ()
+    """Records other than trajectories that no gate has judged, newest first."""
+    by_status: Mapping[int, Mapping[Status, int]] = field(default_factory=dict)
+    """Records other than trajectories by generation and status, as they were at its end."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """What happened in the trajectories that records come from, by id, as text."""
+    spent: tuple[Spent, ...] = ()
+    problems: tuple[str, ...] = ()
+    """What could not be read, one line each."""
+
+    @property
+    def active(self) -> list[Decision]:
+        """Promoted and still active, strongest evidence first."""
+        final = {each.record.id: each for each in self.decisions}
+        return _strongest([each for each in final.values() if each.promoted and each.record.status == "active"])
+
+    @property
+    def rejected(self) -> list[Decision]:
+        """Turned away and not active, strongest evidence first."""
+        final = {each.record.id: each for each in self.decisions}
+        return _strongest([each for each in final.values() if not each.promoted and each.record.status != "active"])
+
+
+def read_findings(directory: Path, known: Mapping[str, Any] | None = None) -> Findings:
+    """All that can be read in a run directory; never raises over what it holds.
+
+    Args:
+        known: the run's `result`, when the caller has it already.
+    """
+    problems: list[str] = []
+
+    def attempt(what: str, read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except _DAMAGE as error:
+            told = " ".join(str(error).split()) or type(error).__name__
+            if told not in problems and not any(problem.endswith(told) for problem in problems):
+                problems.append(f"{what}: {told}")
+            return None
+
+    config = attempt("The configuration", lambda: read_config(directory))
+    found = known if known is not None else attempt("The result", lambda: result(directory))
+    spent = attempt("The costs by phase", lambda: _spent(directory)) or ()
+    memory = attempt("The memory", lambda: Memory.open(directory, embedder=HashEmbedder(), read_only=True))
+    if memory is None:
+        return Findings(directory, config, found, spent=spent, problems=tuple(problems))
+    with memory:
+        ledger = memory.ledger
+        decisions = attempt("The gate's decisions", lambda: _decisions(ledger)) or ()
+        undecided = attempt("The records", lambda: _undecided(ledger, decisions)) or ()
+        by_status = attempt("The records by status", lambda: _by_status(ledger)) or {}
+        learned = [*(each.record for each in decisions), *undecided]
+        origins = {}
+        for source in sorted({parent for record in learned for parent in record.parents}):
+            origins[source] = attempt(f"The origin {source}", partial(_origin, ledger, source)) or ""
+    return Findings(
+        directory,
+        config,
+        found,
+        decisions,
+        undecided,
+        by_status,
+        {source: text for source, text in origins.items() if text},
+        spent,
+        tuple(problems),
+    )
+
+
+def _decisions(ledger: Ledger) -> tuple[Decision, ...]:
+    records = ledger.records()
+    found = []
+    before = None
+    for commit in ledger.commits():
+        events = ledger.events(since=before or commit.parent, until=commit.id)
+        before = commit.id
+        found += [
+            Decision(records[event.record_id], event.kind == "activate", event.payload["gate"], commit.generation)
+            for event in events
+            if "gate" in event.payload
+        ]
+    return tuple(found)
+
+
+def _undecided(ledger: Ledger, decisions: tuple[Decision, ...]) -> tuple[Record, ...]:
+    judged = {each.record.id for each in decisions}
+    kept = [each for each in ledger.records().values() if each.kind != "trajectory" and each.id not in judged]
+    return tuple(sorted(kept, key=lambda record: -record.generation))
+
+
+def _by_status(ledger: Ledger) -> dict[int, dict[Status, int]]:
+    last = {commit.generation: commit.id for commit in ledger.commits()}
+    counts: dict[int, dict[Status, int]] = {}
+    for generation, commit in sorted(last.items()):
+        kept = Counter(each.status for each in ledger.records(commit).values() if each.kind != "trajectory")
+        counts[generation] = {status: kept[status] for status in STATUSES}
+    return counts
+
+
+def _origin(ledger: Ledger, source: str) -> str:
+    trajectory = ledger.trajectory(source)
+    if trajectory is not None:
+        return render(trajectory)
+    record = ledger.records().get(source)
+    return record.text if record is not None else ""
+
+
+def _spent(directory: Path) -> tuple[Spent, ...]:
+    if not (directory / "metrics.jsonl").exists():
+        raise FileNotFoundError("there is no metrics.jsonl.")
+    by_phase: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in read_lines(directory / "metrics.jsonl"):
+        if isinstance(row, dict) and "phase" in row:
+            by_phase[str(row["phase"])].append(row)
+    return tuple(
+        Spent(
+            phase,
+            len({row.get("episode") for row in rows}),
+            len({row.get("episode") for row in rows if row.get("failure")}),
+            sum((_cost(row) for row in rows), Cost()),
+        )
+        for phase, rows in by_phase.items()
+    )
+
+
+def _cost(row: Mapping[str, Any]) -> Cost:
+    return Cost(*(row.get(each.name, 0) for each in fields(Cost)))
+
+
+def _strongest(decisions: list[Decision]) -> list[Decision]:
+    return sorted(decisions, key=lambda each: (-float(each.gate.get("e_value", 0)), each.record.id))

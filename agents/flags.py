@@ -1,0 +1,93 @@
+"""What a person types becomes a `RunConfig`: flags are read and checked here, before any work."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from evolvent.agents.errors import SetupError
+from evolvent.agents.run import RunConfig
+from evolvent.environments.catalog import ENTRIES
+
+_FLAGS = {"evaluated": "eval", "environment": "env", "roles": "role", "settings": "set"}
+"""Fields of `RunConfig` that are called something else on the command line."""
+_ENVIRONMENT = re.compile(r"(?P<name>.+?)(?::(?P<options>[A-Za-z_]\w*=.*))?", re.DOTALL)
+_NEXT_OPTION = re.compile(r",(?=[A-Za-z_]\w*=)")
+
+
+def read_config_flags(
+    recipe: str, *, env: str, roles: Iterable[str], settings: Iterable[str], flags: Mapping[str, Any]
+) -> RunConfig:
+    """The config that `evolvent run` or `bench` was asked for.
+
+    Args:
+        env: `NAME` or `NAME:key=value,key=value`.
+        roles: each `ROLE=SPEC`.
+        settings: each `key=value`, of the recipe.
+        flags: the other fields of `RunConfig`.
+
+    Raises:
+        SetupError: one line that names the flag, its value and what was expected.
+    """
+    environment, options = read_environment(env)
+    chosen = dict(read_pair(each, "--role", "ROLE=SPEC, as in reflector=smollm2") for each in roles)
+    over = dict(read_pair(each, "--set", "KEY=VALUE, as in attempts=2") for each in settings)
+    try:
+        return RunConfig(
+            recipe=recipe,
+            environment=environment,
+            options=options,
+            roles=chosen,
+            settings={key: read_value(value) for key, value in over.items()},
+            **flags,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0])
+        raise SetupError(
+            f"--{_FLAGS.get(field, field)} {first['input']!r}: {first['msg'].lower()}. See `evolvent run --help`."
+        ) from error
+
+
+def read_environment(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of `NAME:key=value,key=value`; a name may be `package.module:Class`."""
+    found = _ENVIRONMENT.fullmatch(text)
+    if found is None:
+        raise SetupError("--env is empty: expected NAME or NAME:KEY=VALUE. `evolvent envs` lists the names.")
+    name, options = found["name"], found["options"]
+    known, colon, rest = name.partition(":")
+    if colon and known in ENTRIES:
+        raise SetupError(f"--env {text!r}: {rest!r} is no option; expected KEY=VALUE, as in workshop:cures=6.")
+    pairs = [read_pair(each, "--env", "KEY=VALUE") for each in _NEXT_OPTION.split(options or "") if each]
+    return name, {key: read_value(value) for key, value in pairs}
+
+
+def read_pair(text: str, flag: str, expected: str) -> tuple[str, str]:
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not (key and equals and value):
+        raise SetupError(f"{flag} {text!r}: expected {expected}.")
+    return key, value
+
+
+def read_value(text: str) -> Any:
+    """JSON where it parses, else the text as it stands."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except ValueError:
+        return text
+
+
+def run_directory(config: RunConfig) -> Path:
+    """Where a run goes that was not told where."""
+    name = re.sub(r"[^\w.-]+", "-", config.environment)
+    return Path("runs") / f"{config.recipe}-{name}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,103 @@
+"""Figures of a run: matplotlib's object interface only, so nothing global changes and no display is needed.
+
+A figure can be saved as any other; `svg` gives it as text for a page, with ink in the colour of the page's words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from html import escape
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_BLUE, _ORANGE, _GREY = "#2f7fc1", "#d9822b", "#8a8f98"
+"""Told apart by people with any kind of colour vision, on a light page and on a dark one."""
+_HATCHES = {"active": "", "candidate": "//", "retired": "\\\\"}
+_COLOURS = {"active": _BLUE, "candidate": _ORANGE, "retired": _GREY}
+_INK = "#010203"
+"""Stands for the colour of the page's words, which only the page knows."""
+
+
+def learning_curve(result: Mapping[str, Any]) -> Figure:
+    """Success by generation with its 95 % interval as a band, beside the frozen agent.
+
+    Args:
+        result: of a run, see `agents.run.result`.
+    """
+    rows = [(row["generation"], row["held_out"]) for row in result["generations"]]
+    generations = [generation for generation, _ in rows]
+    frozen = result["frozen"]
+    figure, axes = _axes("Generation", f"Success on {result.get('judged_on', 'held-out tasks')} (0 to 1)")
+    axes.axhspan(frozen["low"], frozen["high"], color=_GREY, alpha=0.2, linewidth=0)
+    axes.axhline(frozen["success"], color=_GREY, linestyle="--", label="frozen")
+    axes.fill_between(
+        generations, [held["low"] for _, held in rows], [held["high"] for _, held in rows], color=_BLUE, alpha=0.25
+    )
+    axes.plot(generations, [held["success"] for _, held in rows], color=_BLUE, marker="o", label=result["recipe"])
+    axes.set_ylim(0, 1.02)
+    axes.set_xticks(_ticks(generations))
+    axes.legend(frameon=False, labelcolor=_INK, loc="best")
+    return figure
+
+
+def records_by_status(by_status: Mapping[int, Mapping[str, int]]) -> Figure:
+    """How many records memory held at the end of each generation, by status; trajectories are not counted."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _axes("Generation", "Records")
+    generations = sorted(by_status)
+    floor = [0] * len(generations)
+    for status, colour in _COLOURS.items():
+        counts = [by_status[generation].get(status, 0) for generation in generations]
+        axes.bar(generations, counts, bottom=floor, color=colour, hatch=_HATCHES[status], label=status, width=0.6, lw=0)
+        floor = [below + count for below, count in zip(floor, counts, strict=True)]
+    axes.set_xticks(_ticks(generations))
+    axes.set_ylim(0, max([1, *floor]) * 1.1)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, labelcolor=_INK, loc="best")
+    return figure
+
+
+def svg(figure: Figure, name: str, description: str) -> str:
+    """The figure as one `<svg>` element.
+
+    Args:
+        name: leads the ids inside, which must be unique on a page.
+        description: read out in the figure's place.
+    """
+    import matplotlib
+
+    text = StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA))
+    drawn = text.getvalue()
+    drawn = drawn[drawn.index("<svg") :].replace(_INK, "currentColor")
+    drawn = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", drawn)
+    return drawn.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1)
+
+
+_METADATA = ("Creator", "Date", "Format", "Type")
+
+
+def _axes(x: str, y: str) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(x, color=_INK)
+    axes.set_ylabel(y, color=_INK)
+    axes.tick_params(colors=_INK)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(_INK)
+    return figure, axes
+
+
+def _ticks(generations: list[int]) -> list[int]:
+    """At most a dozen of them, evenly spaced."""
+    return generations[:: max(1, -(-len(generations) // 12))]
