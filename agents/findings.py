@@ -46,7 +46,7 @@ class Decision:
     def strength(self) -> str:
         """The e-value beside the one it needed."""
         e_value, level = float(self.gate.get("e_value", 0)), float(self.gate.get("level", 0))
-        return f"{e_value:,.3g}" + (f" of {1 / level:,.3g}" if level else "")
+        return _rounded(e_value) + (f" of {_rounded(1 / level)}" if level else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,3 +196,7 @@ def _cost(row: Mapping[str, Any]) -> Cost:
 
 def _strongest(decisions: list[Decision]) -> list[Decision]:
     return sorted(decisions, key=lambda each: (-float(each.gate.get("e_value", 0)), each.record.id))
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

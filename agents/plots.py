@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _BLUE, _ORANGE, _GREY = "#2f7fc1", "#d9822b", "#8a8f98"
 """Told apart by people with any kind of colour vision, on a light page and on a dark one."""
-_HATCHES = {"active": "", "candidate": "//", "retired": "\\\\"}
 _COLOURS = {"active": _BLUE, "candidate": _ORANGE, "retired": _GREY}
 _INK = "#010203"
 """Stands for the colour of the page's words, which only the page knows."""
@@ -41,7 +40,7 @@ def learning_curve(result: Mapping[str, Any]) -> Figure:
     axes.plot(generations, [held["success"] for _, held in rows], color=_BLUE, marker="o", label=result["recipe"])
     axes.set_ylim(0, 1.02)
     axes.set_xticks(_ticks(generations))
-    axes.legend(frameon=False, labelcolor=_INK, loc="best")
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, labelcolor=_INK)
     return figure
 
 
@@ -54,12 +53,12 @@ def records_by_status(by_status: Mapping[int, Mapping[str, int]]) -> Figure:
     floor = [0] * len(generations)
     for status, colour in _COLOURS.items():
         counts = [by_status[generation].get(status, 0) for generation in generations]
-        axes.bar(generations, counts, bottom=floor, color=colour, hatch=_HATCHES[status], label=status, width=0.6, lw=0)
+        axes.bar(generations, counts, bottom=floor, color=colour, label=status, width=0.6)
         floor = [below + count for below, count in zip(floor, counts, strict=True)]
     axes.set_xticks(_ticks(generations))
     axes.set_ylim(0, max([1, *floor]) * 1.1)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, labelcolor=_INK, loc="best")
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, labelcolor=_INK)
     return figure
 
 

@@ -41,7 +41,7 @@ class Watch:
             TextColumn("{task.fields[tally]}", markup=False),
             TimeElapsedColumn(),
         )
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._bar = Progress(*columns, console=console, transient=True)
         self._line = self._bar.add_task("starting", total=generations + 1, tally="")
 
     def say(self, text: str) -> None:
@@ -67,11 +67,13 @@ class Watch:
         self._bar.update(self._line, completed=done, tally=f"{self._tally()} · {self._episodes} in all, {rate:.1f}/s")
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if self._console.is_terminal:
+            self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
         self._close_phase()
 
     def _close_phase(self) -> None:

@@ -187,9 +187,9 @@ def prepare(
         if role in ready:
             continue
         if spec not in loaded:
-            loaded[spec] = resolve(spec, seed=config.seed, progress=progress)
-            if isinstance(loaded[spec], Loadable):
-                loaded[spec].load()
+            model = loaded[spec] = resolve(spec, seed=config.seed, progress=progress)
+            if isinstance(model, Loadable):
+                model.load()
         ready[role] = loaded[spec]
     return Prepared(ready, embedder or (HashEmbedder() if config.embedder == "hash" else MiniLM()))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,17 +142,17 @@ class Workshop:
         novel = [pair for pair in every if _pair(*pair) not in self._met]
         met = [pair for pair in every if _pair(*pair) in self._met]
         ruled = [pair for pair in met if _pair(*pair) in self._orders]
+        # An order law is met twice as often as its pair would be, or it could hardly be learned.
+        decks = _deal([*met, *ruled], rng), _deal(novel or met, rng)
         tasks: dict[str, Task] = {}
         for _ in range(100 * n):
             if len(tasks) == n:
                 break
-            wants_novel = split == "test" and len(tasks) % 2 == 1 and novel
-            # An order law is met more often than its pair would be by chance, or it could hardly be learned.
-            pool = novel if wants_novel else ruled if ruled and rng.random() < 0.15 else met
-            pair = rng.choice(pool)
+            wants_novel = split == "test" and len(tasks) % 2 == 1 and bool(novel)
+            pair = next(decks[wants_novel])
             rest = rng.sample([flaw for flaw in self.flaws if flaw not in pair], self._flaws_each - 2)
             flaws = rng.sample((*pair, *rest), self._flaws_each)
-            task = self._task(split, rng.choice(owners), rng.choice(ITEMS), tuple(flaws), bool(wants_novel), rng)
+            task = self._task(split, rng.choice(owners), rng.choice(ITEMS), tuple(flaws), wants_novel, rng)
             tasks.setdefault(task.id, task)
         if len(tasks) < n:
             raise BadOptionError(f"This world has {len(tasks)} {split} tasks, not {n}. Ask for fewer, or add cures.")
@@ -210,7 +210,7 @@ class Workshop:
         while len(met) < (len(every) + 1) // 2:
             often = Counter(flaw for pair in met for flaw in pair)
             left = [pair for pair in every if pair not in met]
-            met.add(min(left, key=lambda pair: (sum(often[flaw] for flaw in pair), max(often[flaw] for flaw in pair))))
+            met.add(min(left, key=lambda pair: (max(often[flaw] for flaw in pair), sum(often[flaw] for flaw in pair))))
         return met
 
     def _drift(self, rng: random.Random, count: int) -> None:
@@ -306,6 +306,12 @@ class _TwoSeatPlay:
         done = (not self._left and self._asked is None) or self._steps >= self._limit
         info: dict[str, Any] = {"success": self._right == self._n} if done else {}
         return StepResult(self.observe(result), rewards, done, info)
+
+
+def _deal(pairs: Sequence[tuple[str, str]], rng: random.Random) -> Iterator[tuple[str, str]]:
+    """The pairs again and again, shuffled anew each round, so that all are met about equally often."""
+    while True:
+        yield from rng.sample(pairs, len(pairs))
 
 
 def _cure_frame(flaw: str) -> str:

@@ -20,6 +20,7 @@ def render(trajectory: Trajectory) -> str:
         lines.append(f"> {_acted(step.action)}")
         if step.result:
             lines.append(step.result)
+            seen = step.result  # the next observation says the same
     outcome = trajectory.outcome
     verdict = f"failed: {outcome.failure}" if outcome.failure else "success" if outcome.success else "no success"
     return "\n".join([*lines, f"Score: {outcome.score:.2f} ({verdict})"])

@@ -17,7 +17,7 @@ from evolvent.memory import cache
 from evolvent.memory.cache import Progress, WeightsUnavailableError
 
 DEFAULT = "smollm2"
-_FORMS = ("smollm2", "hf:PATH_OR_ID", "openai:MODEL@BASE_URL", "vllm:MODEL", "scripted:FILE")
+FORMS = ("smollm2", "hf:PATH_OR_ID", "openai:MODEL@BASE_URL", "vllm:MODEL", "scripted:FILE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def resolve(spec: str, *, seed: int = 0, progress: Progress | None = None) -> Ba
         return _local(str(pull(spec, progress=progress)), seed)
     build = {"hf": _local, "openai": _openai, "vllm": _vllm, "scripted": _scripted}.get(form)
     if build is None or not rest:
-        raise UnknownModelError(unknown("model", spec, _FORMS))
+        raise UnknownModelError(unknown("model", spec, FORMS))
     return build(rest, seed)
 
 
@@ -89,7 +89,8 @@ def progress_bar(what: str) -> Iterator[Progress]:
     try:
         yield show
     finally:
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()
 
 
 def dequantise(package: Path, target: Path) -> None:

@@ -39,12 +39,11 @@ async def reflect_on(
     Raises:
         ModelCallError: the call failed for good.
     """
-    feedback = failed.feedback
     earlier = f"Your lessons from the attempts before it:\n{numbered(lessons)}" if lessons else ""
     messages = (
         Message("system", "instructions", _INSTRUCTIONS),
         Message("user", "history", f"Your attempt:\n{told(failed.trajectory, attempt_tokens)}"),
-        Message("user", "history", f"Outcome: {feedback.verdict}. {feedback.text}".strip()),
+        Message("user", "history", failed.feedback.text),
         Message("user", "memory", earlier),
         Message("user", "task", _QUESTION),
     )

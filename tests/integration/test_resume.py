@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import shutil
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,7 +25,7 @@ from evolvent.memory.embedding import HashEmbedder
 from evolvent.memory.ledger import Ledger
 from evolvent.memory.store import Memory
 
-KILLS_A_RUN = 4
+KILLS_A_RUN = 5
 
 
 def tiny(concurrency: int) -> RunConfig:
@@ -48,17 +50,37 @@ def processes() -> ForkServerContext:
     return context
 
 
-def go_on(directory: Path, acknowledged: Connection) -> None:
-    """Run, or resume, to the end; every episode is told after it was acknowledged."""
+Death = tuple[type, str, object]
+"""Class, method, first argument: the call after which a process dies."""
+
+
+def go_on(directory: Path, acknowledged: Connection, death: Death | None = None) -> None:
+    """Run, or resume, to the end or to its death; every episode is told after it was acknowledged."""
+    if death is not None:
+        die_after(*death)
     acknowledged.send("")
     run_sync(
         execute(directory, models={"actor": learner()}, on_episode=lambda job, episode: acknowledged.send(job.key))
     )
 
 
-def started(context: ForkServerContext, directory: Path) -> tuple[ForkServerProcess, Connection]:
+def die_after(owner: type, method: str, first: object) -> None:
+    plain = getattr(owner, method)
+
+    def deadly(self: object, key: object, *args: object, **kwargs: object) -> object:
+        done = plain(self, key, *args, **kwargs)
+        if key == first:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    setattr(owner, method, deadly)
+
+
+def started(
+    context: ForkServerContext, directory: Path, death: Death | None = None
+) -> tuple[ForkServerProcess, Connection]:
     hears, tells = context.Pipe(duplex=False)
-    child = context.Process(target=go_on, args=(directory, tells), daemon=True)
+    child = context.Process(target=go_on, args=(directory, tells, death), daemon=True)
     child.start()
     tells.close()
     assert hears.recv() == ""
@@ -111,17 +133,15 @@ def commits(directory: Path) -> list[tuple[str, str]]:
         return [(commit.key, commit.id) for commit in memory.ledger.commits()]
 
 
-@pytest.fixture(scope="module", params=[1, 8], ids=lambda n: f"concurrency {n}")
-def uninterrupted(
-    request: pytest.FixtureRequest, processes: ForkServerContext, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    directory = create(tiny(request.param), tmp_path_factory.mktemp("uninterrupted") / "run")
+@pytest.fixture(scope="module")
+def uninterrupted(processes: ForkServerContext, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = create(tiny(1), tmp_path_factory.mktemp("uninterrupted") / "run")
     finish(processes, directory)
     return directory
 
 
 def storm(context: ForkServerContext, directory: Path, episodes: int, draw: random.Random) -> None:
-    """Kill a run several times, spread over its length, then let it end. Checks that nothing acknowledged is replayed."""
+    """Kill a run several times, spread over its length, then let it end; nothing kept may be lost or played again."""
     acknowledged: Counter[str] = Counter()
     for _ in range(KILLS_A_RUN):
         held, traced = set(kept(directory)), len(read_lines(directory / "trace.jsonl"))
@@ -142,6 +162,7 @@ def storm(context: ForkServerContext, directory: Path, episodes: int, draw: rand
 
 
 def assert_same(directory: Path, reference: Path) -> None:
+    """The same in every word. The scripted model does not round, so this holds at any concurrency."""
     assert told(directory) == told(reference)
     assert commits(directory) == commits(reference)
     assert sorted(kept(directory)) == sorted(kept(reference))
@@ -149,17 +170,41 @@ def assert_same(directory: Path, reference: Path) -> None:
     assert noted == Counter(kept(directory))
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_run_killed_at_any_moment_ends_as_an_uninterrupted_one(
-    tmp_path: Path, processes: ForkServerContext, uninterrupted: Path, kills: int
+    tmp_path: Path, processes: ForkServerContext, uninterrupted: Path, kills: int, concurrency: int
 ) -> None:
-    config = read_config(uninterrupted)
-    draw = random.Random(config.concurrency)
-    # Twenty kills in all, ten for each concurrency.
-    for number in range(-(-kills // 2 // KILLS_A_RUN)):
-        directory = create(config, tmp_path / f"run-{number}")
+    draw = random.Random(concurrency)
+    for number in range(kills // KILLS_A_RUN):
+        directory = create(tiny(concurrency), tmp_path / f"run-{number}")
         storm(processes, directory, len(kept(uninterrupted)), draw)
         assert_same(directory, uninterrupted)
+
+
+def test_a_run_that_dies_right_after_each_write_ends_as_an_uninterrupted_one(
+    tmp_path: Path, processes: ForkServerContext, uninterrupted: Path
+) -> None:
+    directory = create(tiny(1), tmp_path / "run")
+    for death in deaths(uninterrupted):
+        child, pipe = started(processes, directory, death)
+        heard(pipe)
+        child.join()
+        assert child.exitcode == -signal.SIGKILL, f"it never came to {death}"
+    finish(processes, directory)
+    assert_same(directory, uninterrupted)
+
+
+def deaths(reference: Path) -> list[Death]:
+    """After every commit (of the ledger, before the index has it, or of both) and generation, an episode and a memo."""
+    with Memory.open(reference, embedder=HashEmbedder(), read_only=True) as memory:
+        found: list[Death] = [(Ledger, "add_memo", "1/reflect/0")]
+        for generation in memory.ledger.generations():
+            written = [commit.key for commit in memory.ledger.commits() if commit.generation == generation]
+            found += [((Ledger, Memory)[number % 2], "commit", key) for number, key in enumerate(written)]
+            found.append((Ledger, "add_generation", generation))
+        episodes = [episode.key for episode in memory.ledger.episodes()]
+    return [(Ledger, "add_episode", episodes[0]), found[1], found[0], *found[2:]]
 
 
 def vanish(chroma: Path) -> None:

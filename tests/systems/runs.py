@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from langchain_core.language_models import BaseChatModel
+from langgraph.checkpoint.sqlite import SqliteSaver
+
+from evolvent.agents.recipes.catalog import load_recipe
 from evolvent.agents.rollout import run_sync
-from evolvent.agents.run import RunConfig, create, execute
+from evolvent.agents.run import RunConfig, create, execute, read_config
 from evolvent.agents.trace import read_lines
 from evolvent.memory.embedding import HashEmbedder
 from evolvent.memory.store import Memory
-from langchain_core.language_models import BaseChatModel
 
 
 def play(directory: Path, config: RunConfig, models: Mapping[str, BaseChatModel]) -> Path:
@@ -37,6 +40,15 @@ def calls(directory: Path, **fields: Any) -> list[dict[str, Any]]:
 def prompt(call: Mapping[str, Any]) -> str:
     """All messages of a call."""
     return "\n".join(message["content"] for message in call["messages"])
+
+
+def visited(directory: Path) -> list[str]:
+    """Nodes of the recipe's graph in the order they ran, as its checkpoints tell."""
+    config = read_config(directory)
+    with SqliteSaver.from_conn_string(str(directory / "checkpoints.sqlite")) as saver:
+        graph = load_recipe(config.recipe).build(config.recipe_config()).compile(checkpointer=saver)
+        history = list(graph.get_state_history({"configurable": {"thread_id": "run"}}))
+    return [node for state in reversed(history) for node in state.next if node != "__start__"]
 
 
 def memory_of(directory: Path) -> Memory:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from evolvent.agents.models.scripted import ScriptedChatModel, ScriptedScorer, UnscriptedError
 from langchain_core.messages import BaseMessage
+
+from evolvent.agents.models.scripted import ScriptedChatModel, ScriptedScorer, UnscriptedError
 
 Messages = Sequence[BaseMessage]
 
@@ -48,7 +49,8 @@ def reflector() -> ScriptedChatModel:
         seen = re.findall(r"You are in the (\w+)\. The (\w+) is not here", _text(messages))
         if not seen:
             raise UnscriptedError(f"No fruitless search in the prompt: {_text(messages)!r}")
-        return f"The {seen[0][1]} is not in the {' or the '.join(room for room, _ in seen)}. Look elsewhere first."
+        rooms = " or the ".join(room for room, _ in seen)
+        return f"The {seen[0][1]} is not in the {rooms}. Look elsewhere first."
 
     return ScriptedChatModel(reply)
 

@@ -87,7 +87,6 @@ def test_heavy_libraries_are_imported_at_first_use_by_the_module_about_them() ->
     assert eager == []
 
 
-@pytest.mark.skipif(not (ROOT / "agents" / "cli.py").exists(), reason="there is no command line yet")
 def test_starting_the_command_line_loads_no_heavy_library() -> None:
     code = (
         "import json, sys, evolvent.agents.cli; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"

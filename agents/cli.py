@@ -1,0 +1,308 @@
+"""The command line: flags become a config, one function is called, its result is shown and becomes an exit code.
+
+0 is a result, 1 a run that failed and can be resumed, 2 bad usage or set-up, told in one line before any work.
+Heavy libraries are imported by the command that needs them, so `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from evolvent.agents.browsing import AsJson, Directory, envs, memory_app, models_app, systems_app
+from evolvent.agents.errors import AgentError, ModelUnavailableError, RunDirectoryError, SetupError
+from evolvent.agents.terminal import note, print_json, show, told
+from evolvent.environments.errors import WorldError
+from evolvent.memory.errors import LedgerLockedError, MemoryStoreError
+
+if TYPE_CHECKING:
+    from evolvent.agents.run import Prepared, RunConfig
+
+app = typer.Typer(
+    name="evolvent",
+    help="Agents that learn in a sandbox, prove every lesson, and distil what held into weights.",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(systems_app, name="systems")
+app.add_typer(models_app, name="models")
+app.add_typer(memory_app, name="memory")
+
+_ANYWHERE = ("-v", "--verbose", "--debug")
+"""Flags of the whole program that may stand after a command too."""
+
+Recipe = Annotated[str, typer.Argument(help="lamarck, or the slug of a system that has a recipe.")]
+Env = Annotated[str, typer.Option("--env", help="NAME or NAME:key=value,key=value; see `evolvent envs`.")]
+Model = Annotated[str, typer.Option("--model", help="smollm2, hf:…, openai:MODEL@URL, vllm:MODEL, scripted:FILE.")]
+Roles = Annotated[list[str] | None, typer.Option("--role", metavar="ROLE=SPEC", help="Another model for a role.")]
+Tasks = Annotated[int, typer.Option("--tasks", help="Training tasks a generation.")]
+Evaluated = Annotated[int, typer.Option("--eval", help="Held-out tasks.")]
+Generations = Annotated[int, typer.Option("--generations", help="Turns of the loop.")]
+Concurrency = Annotated[int, typer.Option("--concurrency", help="Episodes at once.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of all randomness; also the workshop's world.")]
+Preset = Annotated[str, typer.Option("--preset", help="small, or paper for the published figures.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Instead of a new folder in runs/.")]
+Embeds = Annotated[Literal["minilm", "hash"], typer.Option("--embedder", help="hash needs no weights.")]
+
+
+def main() -> None:
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Run one command line and give its exit code; what went wrong is told in one line on stderr."""
+    own = list(arguments)
+    passed_on = own[own.index("--") :] if "--" in own else []
+    own = own[: len(own) - len(passed_on)]
+    anywhere = [each for each in own if each in _ANYWHERE]
+    debug = "--debug" in anywhere
+    try:
+        line = [*anywhere, *(each for each in own if each not in _ANYWHERE), *passed_on]
+        code = app(line, prog_name="evolvent", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except typer.TyperException as error:
+        return told(f"{error.format_message()} See `evolvent --help`.", error, 2, debug)
+    except (AgentError, WorldError, MemoryStoreError) as error:
+        return told(str(error), error, 2, debug)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return told("Stopped.", error, 1, debug)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is being done, on stderr.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    from rich.logging import RichHandler
+
+    logger = logging.getLogger("evolvent")
+    logger.handlers = [RichHandler(console=Console(stderr=True), show_path=debug)]
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(version_of("evolvent"))
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+# -- runs ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    env: Env = "workshop",
+    model: Model = "smollm2",
+    role: Roles = None,
+    tasks: Tasks = 24,
+    evaluated: Evaluated = 80,
+    generations: Generations = 3,
+    concurrency: Concurrency = 16,
+    seed: Seed = 0,
+    preset: Preset = "small",
+    settings: Settings = None,
+    embedder: Embeds = "minilm",
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe in an environment, from nothing to a report."""
+    from evolvent.agents.flags import read_config_flags, run_directory
+    from evolvent.agents.run import create
+
+    flags = {
+        **{"model": model, "tasks": tasks, "evaluated": evaluated, "generations": generations},
+        **{"concurrency": concurrency, "seed": seed, "preset": preset, "embedder": embedder},
+    }
+    config = read_config_flags(recipe, env=env, roles=role or (), settings=settings or (), flags=flags)
+    if config.environment == "workshop":
+        config = config.model_copy(update={"options": {"world": config.seed, **config.options}})
+    directory = out or run_directory(config)
+    new = [each for each in (directory, *directory.parents) if not each.exists()]
+    create(config, directory)
+    with _resumable(f"evolvent resume {directory}"):
+        try:
+            ready = _ready(config)
+        except SetupError:
+            shutil.rmtree(directory)
+            for parent in new[1:]:
+                parent.rmdir()
+            raise
+        _play(directory, config, ready)
+    _conclude(directory, as_json=as_json)
+
+
+@app.command()
+def resume(directory: Directory, as_json: AsJson = False) -> None:
+    """Go on with a run that was stopped; one that has ended is only reported."""
+    from evolvent.agents.run import check, read_config
+
+    config = read_config(directory)
+    check(config)
+    if not _has_ended(directory):
+        with _resumable(f"evolvent resume {directory}"):
+            _play(directory, config, _ready(config))
+    _conclude(directory, as_json=as_json)
+
+
+@app.command()
+def report(
+    directory: Directory,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page of its own.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run found, as far as it has come."""
+    from evolvent.agents.run import read_config, result
+
+    read_config(directory)
+    found = None if html and not as_json else result(directory)
+    if html:
+        _write_page(directory, html)
+        note(f"{html} is written.")
+    if found is None:
+        return
+    if as_json:
+        print_json(found)
+    else:
+        from evolvent.agents.report import render_report
+
+        show(render_report(found, directory))
+
+
+@app.command()
+def bench(
+    recipe: Recipe,
+    env: Env,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, metavar="K", help="Runs, with seeds counted up.")] = 1,
+    model: Model = "smollm2",
+    role: Roles = None,
+    tasks: Tasks = 24,
+    evaluated: Evaluated = 80,
+    generations: Generations = 3,
+    concurrency: Concurrency = 16,
+    seed: Seed = 0,
+    preset: Preset = "small",
+    settings: Settings = None,
+    embedder: Embeds = "minilm",
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a recipe with its controls on the same tasks: frozen, full history, raw retrieval, random rules."""
+    from evolvent.agents.flags import read_config_flags, run_directory
+    from evolvent.agents.run import check
+
+    flags = {
+        **{"model": model, "tasks": tasks, "evaluated": evaluated, "generations": generations},
+        **{"concurrency": concurrency, "seed": seed, "preset": preset, "embedder": embedder},
+    }
+    config = read_config_flags(recipe, env=env, roles=role or (), settings=settings or (), flags=flags)
+    check(config)
+    directory = out or run_directory(config).with_name(f"bench-{run_directory(config).name}")
+    with _resumable(f"the same command and --out {directory}"):
+        ready = _ready(config)
+
+        from evolvent.agents.bench import bench as compare
+        from evolvent.agents.progress import Watch
+        from evolvent.agents.rollout import run_sync
+
+        with Watch(Console(stderr=True), generations=0, evaluated=config.evaluated) as watch:
+            work = compare(config, seeds, directory, say=watch.say, models=ready.models, embedder=ready.embedder)
+            found = run_sync(work)
+    if as_json:
+        print_json(found)
+        return
+    from evolvent.agents.report import render_bench
+
+    show(render_bench(found))
+    note(f"The runs are in {directory}")
+
+
+app.command()(envs)
+
+
+def _ready(config: RunConfig) -> Prepared:
+    """Models and embedder, loaded; what is missing is a fault of the set-up."""
+    from evolvent.agents.models.catalog import progress_bar
+    from evolvent.agents.run import prepare
+
+    note(f"loading {config.model}")
+    try:
+        with progress_bar("fetching weights") as progress:
+            return prepare(config, progress=progress)
+    except ModelUnavailableError as error:
+        raise SetupError(str(error)) from error
+
+
+def _play(directory: Path, config: RunConfig, ready: Prepared) -> None:
+    from evolvent.agents.progress import Watch
+    from evolvent.agents.rollout import run_sync
+    from evolvent.agents.run import execute
+
+    with Watch(Console(stderr=True), generations=config.generations, evaluated=config.evaluated) as watch:
+        work = execute(
+            directory, say=watch.say, on_episode=watch.on_episode, models=ready.models, embedder=ready.embedder
+        )
+        run_sync(work)
+
+
+def _conclude(directory: Path, *, as_json: bool) -> None:
+    from evolvent.agents.run import result
+
+    found = result(directory)
+    _write_page(directory, directory / "report.html")
+    if as_json:
+        print_json(found)
+        return
+    from evolvent.agents.report import render_report
+
+    show(render_report(found, directory))
+    note(f"Next: evolvent memory ls {directory} --kind rule | evolvent report {directory} --html FILE")
+
+
+def _has_ended(directory: Path) -> bool:
+    from evolvent.agents.run import result
+
+    try:
+        return bool(result(directory)["finished"])
+    except RunDirectoryError:
+        return False
+
+
+def _write_page(directory: Path, file: Path) -> None:
+    from evolvent.agents.report import write_html
+
+    try:
+        write_html(directory, file)
+    except OSError as error:
+        raise SetupError(f"Cannot write {file}: {error.strerror}. Choose another place with --html.") from error
+
+
+@contextmanager
+def _resumable(how: str) -> Iterator[None]:
+    """Whatever ends the work inside is told in one line with how to go on; faults of the set-up pass."""
+    try:
+        yield
+    except (SetupError, LedgerLockedError):
+        raise
+    except KeyboardInterrupt as error:
+        raise typer.Exit(told(f"Stopped. Go on with: {how}", error, 1, debug=False)) from error
+    except (AgentError, WorldError, MemoryStoreError, OSError, sqlite3.Error) as error:
+        debug = "--debug" in sys.argv
+        raise typer.Exit(told(f"The run failed: {error} Go on with: {how}", error, 1, debug)) from error
+    except Exception:
+        note(f"The run failed, and it should not have: please report the lines below. Go on with: {how}")
+        raise

@@ -1,0 +1,30 @@
+"""How the command line speaks: results on stdout, everything for the person on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+
+def print_json(document: Any) -> None:
+    print(json.dumps(document, indent=1))
+
+
+def show(renderable: RenderableType) -> None:
+    Console().print(renderable)
+
+
+def note(text: str) -> None:
+    """Something for the person, never for the program that reads stdout."""
+    Console(stderr=True).print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def told(message: str, error: BaseException, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"evolvent: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,221 @@
+"""Reflexion's signature, line by line, through whole runs. Line 5 is about code and stays open."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from systems.rooms import Rooms
+from systems.runs import calls, generations, memory_of, play, prompt, resume, visited
+from systems.searcher import counting_reflector, reflector, searcher
+from workshop_scorer import learner
+
+from evolvent.agents.models.scripted import ScriptedChatModel
+from evolvent.agents.run import RunConfig, result
+from evolvent.environments.catalog import build_inline
+from evolvent.environments.protocol import EnvironmentSpec
+from evolvent.environments.types import Task
+
+
+def rooms(*, reachable: bool = True, tasks: int = 3, trials: int = 2, strategy: str = "reflection") -> RunConfig:
+    return RunConfig(
+        recipe="reflexion",
+        environment="systems.rooms:Rooms",
+        options={"reachable": reachable},
+        tasks=tasks,
+        generations=trials,
+        settings={"strategy": strategy},
+        embedder="hash",
+    )
+
+
+def tasks_of(config: RunConfig) -> list[Task]:
+    environment = build_inline(EnvironmentSpec(config.environment, config.options))
+    return environment.tasks("train", config.tasks, config.seed * 1000)
+
+
+def lessons(directory: Path, task: str = "") -> list[str]:
+    """Texts of the reflections in memory, in the order they were learned."""
+    with memory_of(directory) as memory:
+        kept = [record for record in memory.records().values() if record.kind == "reflection"]
+    return [record.text for record in kept if task in ("", record.meta["task"])]
+
+
+@pytest.mark.signature("reflexion", 0)
+@pytest.mark.parametrize("world", ["rooms", "workshop"])
+def test_the_lesson_of_a_failed_trial_stands_word_for_word_before_the_task_in_the_next_one(
+    tmp_path: Path, world: str
+) -> None:
+    if world == "rooms":
+        config, actor, writer = rooms(reachable=False), searcher(), counting_reflector()
+    else:
+        config = RunConfig(recipe="reflexion", tasks=3, generations=2, embedder="hash")
+        actor, writer = learner(), ScriptedChatModel(lambda messages: "Another tool it is.")
+    run = play(tmp_path / "run", config, {"actor": actor, "reflector": writer})
+    unsolved = calls(run, role="reflector", generation=1)
+    assert unsolved
+    for row in calls(run, role="actor", phase="train", generation=1):
+        assert "esson" not in prompt(row)
+    for reflected in unsolved:
+        task = next(task for task in tasks_of(config) if task.id == reflected["task"])
+        first = calls(run, role="actor", phase="train", generation=2, task=task.id)[0]
+        told = prompt(first)
+        assert reflected["reply"] in told.split(task.prompt)[0]
+        assert task.prompt in told
+
+
+@pytest.mark.signature("reflexion", 1)
+def test_after_five_failures_the_last_three_of_five_lessons_are_shown_numbered_from_0(tmp_path: Path) -> None:
+    config = rooms(reachable=False, tasks=1, trials=6)
+    run = play(tmp_path / "run", config, {"actor": searcher(), "reflector": counting_reflector()})
+    with memory_of(run) as memory:
+        fifth = next(commit.id for commit in memory.ledger.commits() if commit.key == "5/remember")
+        stored = [record.text for record in memory.records(fifth).values() if record.kind == "reflection"]
+    assert len(stored) == 5
+    told = prompt(calls(run, role="actor", phase="train", generation=6)[0])
+    for number, text in enumerate(stored[2:]):
+        assert f"Lesson {number}: {text}\n" in told
+    assert told.count("Lesson ") == 3
+    assert not any(text in told for text in stored[:2])
+
+
+@pytest.mark.signature("reflexion", 2)
+def test_a_solved_task_is_not_tried_again_stays_solved_and_is_not_reflected_on(tmp_path: Path) -> None:
+    config = rooms(trials=3)
+    easy, *others = tasks_of(config)
+    actor = searcher({easy.prompt: easy.data["room"]})
+    run = play(tmp_path / "run", config, {"actor": actor, "reflector": reflector()})
+    assert {row["generation"] for row in calls(run, phase="train", task=easy.id)} == {1}
+    assert not calls(run, role="reflector", task=easy.id)
+    assert [row["scores"][easy.id] for row in generations(run)] == [[1.0], [1.0], [1.0]]
+    for task in others:
+        tried = {row["generation"] for row in calls(run, role="actor", phase="train", task=task.id)}
+        solved = [row["scores"][task.id] == [1.0] for row in generations(run)]
+        assert tried == {trial for trial in (1, 2, 3) if True not in solved[: trial - 1]}
+
+
+@pytest.mark.signature("reflexion", 3)
+def test_lessons_stay_with_their_task_and_nothing_else_changes_between_trials(tmp_path: Path) -> None:
+    config = rooms(reachable=False, tasks=4, trials=3)
+    run = play(tmp_path / "run", config, {"actor": searcher(), "reflector": counting_reflector()})
+    by_task = {task.id: lessons(run, task.id) for task in tasks_of(config)}
+    assert all(len(texts) == 3 for texts in by_task.values())
+    acted = calls(run, role="actor", phase="train")
+    for row in acted:
+        foreign = [text for task, texts in by_task.items() if task != row["task"] for text in texts]
+        assert not any(text in prompt(row) for text in foreign)
+    assert len({row["messages"][0]["content"] for row in acted}) == 1
+    assert len({(row["model"]["base"], row["model"]["adapter"]) for row in generations(run)}) == 1
+
+
+@pytest.mark.signature("reflexion", 4)
+def test_the_reflector_reads_the_failed_attempt_and_the_earlier_lessons(tmp_path: Path) -> None:
+    config = rooms(reachable=False, tasks=2, trials=2)
+    run = play(tmp_path / "run", config, {"actor": searcher(), "reflector": counting_reflector()})
+    reflected = calls(run, role="reflector", generation=2)
+    assert {row["task"] for row in reflected} == {task.id for task in tasks_of(config)}
+    with memory_of(run) as memory:
+        for row in reflected:
+            attempt = memory.ledger.trajectory(row["episode"])
+            assert attempt is not None
+            for step in attempt.steps:
+                assert f"> {step.action.text}\n{step.result}" in prompt(row)
+            assert "no success" in prompt(row)
+            assert Rooms.instructions not in prompt(row)
+            earlier, _ = lessons(run, row["task"])
+            assert f"Lesson 0: {earlier}" in prompt(row)
+    for row in calls(run, role="reflector", generation=1):
+        assert "Lesson 0" not in prompt(row)
+
+
+@pytest.mark.signature("reflexion", 4)
+@pytest.mark.parametrize("strategy", ["none", "last_attempt"])
+def test_without_reflection_the_same_run_never_calls_the_reflector(tmp_path: Path, strategy: str) -> None:
+    config = rooms(reachable=False, trials=3, strategy=strategy)
+    nobody = ScriptedChatModel([])
+    run = play(tmp_path / "run", config, {"actor": searcher(), "reflector": nobody})
+    assert nobody.requests == []
+    assert not lessons(run)
+    assert ("Your last attempt" in prompt(calls(run, phase="train", generation=2)[0])) == (strategy == "last_attempt")
+
+
+def test_every_trial_goes_through_each_phase_in_turn(tmp_path: Path) -> None:
+    run = play(tmp_path / "run", rooms(trials=2), {"actor": searcher(), "reflector": reflector()})
+    assert visited(run) == ["tasks", "solve", "feedback", "reflect", "remember", "evaluate"] * 2
+
+
+def test_with_both_strategies_the_last_attempt_and_only_the_newest_lesson_are_shown(tmp_path: Path) -> None:
+    config = rooms(reachable=False, tasks=1, trials=3, strategy="last_attempt_and_reflection")
+    run = play(tmp_path / "run", config, {"actor": searcher(), "reflector": counting_reflector()})
+    told = prompt(calls(run, role="actor", phase="train", generation=3)[0])
+    _, newest, _ = lessons(run)
+    assert f"Lesson 0: {newest}" in told
+    assert told.count("Lesson ") == 1
+    with memory_of(run) as memory:
+        last = memory.ledger.episode(calls(run, phase="train", generation=2)[0]["episode"])
+    assert last is not None
+    assert all(f"> {step.action.text}" in told.split("Lesson 0")[0] for step in last[0].steps)
+
+
+def test_a_lesson_remembers_its_attempt_and_the_attempts_that_were_shown_it(tmp_path: Path) -> None:
+    config = rooms(reachable=False, tasks=1, trials=3)
+    run = play(tmp_path / "run", config, {"actor": searcher(), "reflector": counting_reflector()})
+    with memory_of(run) as memory:
+        first, *_ = (record for record in memory.records().values() if record.kind == "reflection")
+        (parent,) = first.parents
+        failed = memory.ledger.trajectory(parent)
+        shown = [each.trajectories[0].recalled for each in memory.ledger.episodes(phase="train")]
+    assert failed is not None
+    assert (failed.generation, failed.outcome.success) == (1, False)
+    assert [first.id in [each.record for each in recalled] for recalled in shown] == [False, True, True]
+    assert first.recalls == 2
+
+
+def test_the_same_words_after_two_failures_are_two_lessons_of_the_task(tmp_path: Path) -> None:
+    config = rooms(reachable=False, tasks=1, trials=3)
+    same = ScriptedChatModel(lambda messages: "Look elsewhere.")
+    run = play(tmp_path / "run", config, {"actor": searcher(), "reflector": same})
+    told = prompt(calls(run, role="actor", phase="train", generation=3)[0])
+    assert "Lesson 0: Look elsewhere.\nLesson 1: Look elsewhere.\n" in told
+
+
+def test_success_is_compared_with_as_many_retries_that_remember_nothing(tmp_path: Path) -> None:
+    config = rooms(tasks=8, trials=3)
+    run = play(tmp_path / "run", config, {"actor": searcher(), "reflector": reflector()})
+    rows = generations(run)
+    assert rows[0]["scores"] == rows[0]["frozen_scores"], "the first trial is one and the same"
+    for row in calls(run, phase="control"):
+        assert "esson" not in prompt(row)
+    for before, after in pairwise(rows):
+        retried = {row["task"] for row in calls(run, phase="control", generation=after["generation"])}
+        assert retried == {task for task, (score,) in before["frozen_scores"].items() if score < 1}
+    report = result(run)
+    means = [sum(score for (score,) in rows[-1][arm].values()) / 8 for arm in ("scores", "frozen_scores")]
+    assert report["gain"]["mean"] == pytest.approx(means[0] - means[1])
+    assert [row["held_out"]["n"] for row in report["generations"]] == [8, 8, 8]
+
+
+def test_a_generation_costs_its_attempts_and_its_reflections_and_not_its_control(tmp_path: Path) -> None:
+    config = rooms(tasks=4, trials=2)
+    run = play(tmp_path / "run", config, {"actor": searcher(), "reflector": reflector()})
+    for row in result(run)["generations"]:
+        own = calls(run, phase="train", generation=row["generation"])
+        assert row["calls"] == len(own)
+        assert row["tokens_in"] == sum(each["tokens_in"] for each in own)
+
+
+def test_a_reflection_that_failed_or_said_nothing_leaves_no_lesson_and_the_run_goes_on(tmp_path: Path) -> None:
+    config = rooms(reachable=False, tasks=1, trials=2)
+    run = play(tmp_path / "run", config, {"actor": searcher(), "reflector": ScriptedChatModel(lambda messages: " \n")})
+    assert not lessons(run)
+    assert len(generations(run)) == 2
+
+
+def test_a_finished_run_that_is_resumed_asks_nothing_again(tmp_path: Path) -> None:
+    config = rooms(tasks=2, trials=2)
+    run = play(tmp_path / "run", config, {"actor": searcher(), "reflector": reflector()})
+    before, asked = result(run), len(calls(run))
+    resume(run, {"actor": searcher(), "reflector": ScriptedChatModel([])})
+    assert len(calls(run)) == asked
+    assert result(run) == before
