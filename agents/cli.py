@@ -72,7 +72,9 @@ def invoke(arguments: Sequence[str]) -> int:
         code = app(line, prog_name="evolvent", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except typer.TyperException as error:
-        return told(f"{error.format_message()} See `evolvent --help`.", error, 2, debug)
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "evolvent"
+        return told(f"{error.format_message().rstrip('.')}. See `{command} --help`.", error, 2, debug)
     except (AgentError, WorldError, MemoryStoreError) as error:
         return told(str(error), error, 2, debug)
     except (KeyboardInterrupt, typer.Abort) as error:
@@ -239,7 +241,8 @@ def _ready(config: RunConfig) -> Prepared:
     from evolvent.agents.models.catalog import progress_bar
     from evolvent.agents.run import prepare
 
-    note(f"loading {config.model}")
+    if sys.stderr.isatty():
+        note(f"loading {config.model}")
     try:
         with progress_bar("fetching weights") as progress:
             return prepare(config, progress=progress)

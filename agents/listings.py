@@ -32,12 +32,12 @@ _STATUS_STYLE = {
 
 def systems_table(systems: Sequence[System]) -> RenderableType:
     """All systems, one a row, with how much of each signature is shown."""
-    table = _table("system", "status", "signature", "paper", "placements")
+    table = _table("system", "status", "shown", "arXiv", "placements")
     for system in systems:
         shown = sum(line.passed for line in system.signature)
-        placements = Text("\n".join(system.placements))
-        signature = Text(f"{shown} of {len(system.signature)}", justify="right")
-        table.add_row(Text(system.slug), _status(system.status), signature, f"arXiv {system.paper}", placements)
+        placements = Text("\n".join(system.placements), overflow="fold")
+        signature = f"{shown} of {len(system.signature)}"
+        table.add_row(Text(system.slug), _status(system.status), signature, _arxiv(system.paper), placements)
     counts: Counter[str] = Counter(system.status for system in systems)
     told = ", ".join(f"{counts[status]} {status}" for status in _STATUS_STYLE if counts[status])
     return Group(table, Text(f"\n{len(systems)} systems: {told}. One in full: evolvent systems show SLUG"))
@@ -47,7 +47,7 @@ def system_page(system: System, card: Card, presets: Mapping[str, BaseModel]) ->
     """One card, the presets of its recipe if there is one, and what tests have shown of its signature."""
     facts = _pairs(
         {
-            "paper": f"{card.title} (arXiv {card.paper})",
+            "paper": f"{card.title} (arXiv {_arxiv(card.paper)})",
             "code": card.code or "none published",
             "placements": "\n".join(card.placements),
             "environments": ", ".join(card.environment),
@@ -168,6 +168,11 @@ def _pairs(facts: Mapping[str, Any]) -> Table:
     for key, value in facts.items():
         table.add_row(Text(key), Text(_plain(value)))
     return table
+
+
+def _arxiv(paper: str) -> str:
+    """The bare number; some cards write the archive's name before it."""
+    return paper.removeprefix("arXiv").strip(" :")
 
 
 def _status(status: str) -> Text:

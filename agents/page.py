@@ -34,7 +34,7 @@ svg { width: 100%; max-width: 32rem; height: auto; display: block; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem .35rem 0; border-bottom: 1px solid var(--line); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td { min-width: 3rem; }
+td { overflow-wrap: break-word; } .lesson { min-width: 14rem; }
 pre { white-space: pre-wrap; font-size: .85rem; margin: .3rem 0; padding-left: .6rem;
   border-left: 2px solid var(--line); }
 summary { cursor: pointer; }
@@ -131,12 +131,12 @@ def _decisions(found: Findings, decisions: Sequence[Decision]) -> str:
 def _lesson(found: Findings, record: Record) -> str:
     """A record's text; below it, folded, each of its parents with what happened there."""
     if not record.parents:
-        return escape(record.text)
+        return f'<div class="lesson">{escape(record.text)}</div>'
     told = "".join(
         f"<div>{escape(parent)}</div><pre>{escape(found.origins.get(parent) or 'cannot be read')}</pre>"
         for parent in record.parents
     )
-    return f"<details><summary>{escape(record.text)}</summary>{told}</details>"
+    return f'<details class="lesson"><summary>{escape(record.text)}</summary>{told}</details>'
 
 
 def _spent(found: Findings) -> str:
@@ -164,7 +164,7 @@ def _setup(found: Findings) -> list[str]:
     if found.result:
         named = {
             "environment": found.result.get("env_version") or "not recorded",
-            "set of held-out tasks": found.result.get("task_set_hash", "not recorded"),
+            "set of tasks": found.result.get("task_set_hash", "not recorded"),
         }
         others = {name: version for name, version in found.result.get("versions", {}).items() if name != "environment"}
         rows = [[name, version] for name, version in (named | others).items()]

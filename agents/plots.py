@@ -11,13 +11,15 @@ from html import escape
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
+from evolvent.memory.types import Status
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _BLUE, _ORANGE, _GREY = "#2f7fc1", "#d9822b", "#8a8f98"
 """Told apart by people with any kind of colour vision, on a light page and on a dark one."""
-_COLOURS = {"active": _BLUE, "candidate": _ORANGE, "retired": _GREY}
+_COLOURS: dict[Status, str] = {"active": _BLUE, "candidate": _ORANGE, "retired": _GREY}
 _INK = "#010203"
 """Stands for the colour of the page's words, which only the page knows."""
 
@@ -44,7 +46,7 @@ def learning_curve(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def records_by_status(by_status: Mapping[int, Mapping[str, int]]) -> Figure:
+def records_by_status(by_status: Mapping[int, Mapping[Status, int]]) -> Figure:
     """How many records memory held at the end of each generation, by status; trajectories are not counted."""
     from matplotlib.ticker import MaxNLocator
 

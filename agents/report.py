@@ -78,23 +78,29 @@ def render_bench(bench: Mapping[str, Any]) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    recipe = bench["recipe"]
+    recipe, reasons = bench["recipe"], bench.get("reasons", {})
     arms = _table("arm", "success", "", "tasks", "tokens", "seconds")
     for name, arm in bench["arms"].items():
-        if arm is None:
-            arms.add_row(name, "does not apply")
-            continue
-        spent = [arm["n"], arm["tokens_in"] + arm["tokens_out"], arm["seconds"]]
-        arms.add_row(name, interval_bar(arm), _success(arm), *(f"{each:,.0f}" for each in spent))
+        if arm is not None:
+            spent = [arm["n"], arm["tokens_in"] + arm["tokens_out"], arm["seconds"]]
+            arms.add_row(name, interval_bar(arm), _success(arm), *(f"{each:,.0f}" for each in spent))
     gains = _table(f"{recipe} against", "gain", "")
     for name, gain in bench["gain"].items():
-        if gain is None:
-            gains.add_row(name, "does not apply")
-            continue
-        gains.add_row(name, _signed(gain), Text(_sign_in_words(gain), style=_STYLES[_sign(gain)]))
-    about = f"{recipe} on {bench['env']} ({bench['env_version']}) with {bench['model']}, "
-    about += f"task set {bench['task_set_hash']}"
-    return Group(Text(about, style="bold"), arms, gains)
+        if gain is not None:
+            claim = gain.get("verdict") or _claim(gain)
+            gains.add_row(name, _signed(gain), Text(_AGAINST[claim], style=_STYLES[claim]))
+    about = f"{recipe} on {bench['env']} ({bench['env_version']}) with {bench['model']}"
+    notes = [f"{', '.join(names)}: {reason}" for reason, names in _by_reason(reasons).items()]
+    for name, power in bench.get("power", {}).items():
+        needed = f"{power['n']:,} tasks" if power["n"] else "no number of tasks"
+        shown = f"{needed} would show a difference of this size (80 % power)"
+        notes.append(f"Against {name}: {shown}; diagnosis: {power['diagnosis']}.")
+    equal = bench.get("equivalence") or {}
+    if equal.get("low") is not None:
+        shown = "Not below" if equal["not_below"] else "Not shown to be no worse than"
+        notes.append(f"{shown} {equal['against']} by a margin of {equal['margin']}: lower end {equal['low']:+.2f}.")
+    head = Text.assemble((about, "bold"), (f"\nset of tasks {bench['task_set_hash']}", "dim"))
+    return Group(head, arms, gains, Text("\n".join(notes)))
 
 
 def write_html(directory: Path, file: Path) -> None:
@@ -204,12 +210,18 @@ def _signed(gain: Mapping[str, float]) -> str:
     return f"{gain['mean']:+.2f} (95 % interval {gain['low']:+.2f} to {gain['high']:+.2f})"
 
 
-def _sign(gain: Mapping[str, float]) -> str:
+def _claim(gain: Mapping[str, float]) -> str:
     return "improved" if gain["low"] > 0 else "worse" if gain["high"] < 0 else "no evidence"
 
 
-def _sign_in_words(gain: Mapping[str, float]) -> str:
-    return {"improved": "above", "worse": "below", "no evidence": "no evidence of a difference"}[_sign(gain)]
+_AGAINST = {"improved": "above", "worse": "below", "no evidence": "no evidence of a difference"}
+
+
+def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return names
 
 
 def _one_line(text: str, limit: int = 100) -> str:

@@ -182,6 +182,8 @@ def prepare(
     if embedder is None and config.embedder == "minilm":
         pull("minilm", progress=progress)
     ready = dict(models or {})
+    if "actor" in ready:
+        ready = dict.fromkeys(earlier_selves(config), ready["actor"]) | ready
     loaded: dict[str, BaseChatModel] = {}
     for role, spec in _specs(config).items():
         if role in ready:
@@ -267,6 +269,7 @@ async def execute(
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
     from evolvent.agents.context import Context, Objective
+    from evolvent.agents.models.openai import EndpointChatModel
     from evolvent.agents.models.role import Limits, RoleModel
     from evolvent.agents.rollout import Rollouts
     from evolvent.agents.trace import JsonLines, Trace
@@ -318,6 +321,9 @@ async def execute(
                 await loop.ainvoke(None if begun else {"generation": 0}, settings, context=context, durability="sync")
         finally:
             metrics.write(_totals(trace, ready.models))
+            for model in {id(model): model for model in ready.models.values()}.values():
+                if isinstance(model, EndpointChatModel):
+                    await model.hang_up()
             rollouts.close()
             trace.close()
             metrics.close()
@@ -368,7 +374,7 @@ def result(directory: Path) -> dict[str, Any]:
         "env": config.environment,
         "env_version": versions.get("environment", ""),
         "task_set_hash": task_set,
-        "judged_on": "held-out tasks" if load_recipe(config.recipe).CARRIES_OVER else "own tasks",
+        "judged_on": "held-out tasks" if load_recipe(config.recipe).CARRIES_OVER else "its own tasks",
         "versions": versions,
         "model": config.model,
         "seed": config.seed,

@@ -3,6 +3,8 @@
 A task is a game seed; its game is generated on first use, 1 to 6 s, and kept in the user's cache. Differs from
 TextWorld's own prompts in two ways: the objective does not spell out the walkthrough, and the actions on offer leave
 out looking around and putting things down, which no level here needs. They stay legal when typed.
+
+Rooms are named at random, so a coin game words its frame by what another game can share: exits and the last move.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from evolvent.environments.solo import SEAT, refusal, said
 from evolvent.environments.splits import game_seed
 from evolvent.environments.types import Action, Observation, Split, StepResult, Task
 
-VERSION = 1
+VERSION = 2
 
 _COOKING = {"recipe_seed": 0, "split": None, "drop": False}
 _COOKING_LEVELS: tuple[dict[str, Any], ...] = (
@@ -69,7 +71,7 @@ class TextWorld:
         self.max_steps = 5 * chosen if game == "coin" else 15 + 5 * chosen
         self._game: Any = None
         self._legal: tuple[str, ...] = ()
-        self._room = ""
+        self._room = self._gone = ""
         self._score = 0.0
         self._steps = 0
 
@@ -97,7 +99,7 @@ class TextWorld:
         )
         self._game = textworld.start(str(_game_file(task)), wanted)
         state = self._game.reset()
-        self._score, self._steps = 0.0, 0
+        self._score, self._steps, self._gone = 0.0, 0, ""
         return (self._turn(_tidy(state.description), state),)
 
     def step(self, actions: Mapping[str, Action]) -> StepResult:
@@ -110,6 +112,7 @@ class TextWorld:
                 return _end(text, 0.0, success=False)
             return StepResult((self._observation(text),), {SEAT: 0.0}, False, {"legal": False})
         state, _, over = self._game.step(legal[command])
+        self._gone = command.removeprefix("go ") if command.startswith("go ") else self._gone
         score = max(0.0, state.score / state.max_score)
         reward, self._score = score - self._score, score
         text = _tidy(state.feedback)
@@ -141,7 +144,8 @@ class TextWorld:
         return self._observation(text)
 
     def _observation(self, text: str) -> Observation:
-        return Observation(SEAT, text, _offered(self._legal), frame=f"In the {self._room}, {{action}}.")
+        situation = _whereabouts(self._legal, self._gone) if self._kind == "coin" else f"In the {self._room}"
+        return Observation(SEAT, text, _offered(self._legal), frame=f"{situation}, {{action}}.")
 
 
 def _end(text: str, reward: float, *, success: bool) -> StepResult:
@@ -151,6 +155,15 @@ def _end(text: str, reward: float, *, success: bool) -> StepResult:
 def _offered(legal: tuple[str, ...]) -> tuple[str, ...]:
     useful = tuple(c for c in legal if c == "examine cookbook" or not c.startswith(_NOT_OFFERED))
     return useful or legal
+
+
+def _whereabouts(legal: tuple[str, ...], gone: str) -> str:
+    """What can be seen and where one came from: `Having gone east, with exits south and west`."""
+    if "take coin" in legal:
+        return "With the coin in sight"
+    exits = sorted(command.removeprefix("go ") for command in legal if command.startswith("go "))
+    ways = f"with exits {' and '.join(exits)}" if len(exits) > 1 else f"with one exit {''.join(exits)}"
+    return f"Having gone {gone}, {ways}" if gone else ways.capitalize()
 
 
 def _tidy(feedback: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import httpx
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -24,6 +26,8 @@ class GarbledAnswerError(AgentError, RuntimeError):
 class EndpointChatModel(BaseChatModel):
     """A chat model behind an endpoint; its key comes from OPENAI_API_KEY. It never retries: its caller counts tries.
 
+    Connections are kept from call to call and belong to an event loop; `hang_up` closes them when the loop's work ends.
+
     Raises:
         ModelUnavailableError: langchain-openai is not installed, or OpenAI's own endpoint is asked without a key.
         GarbledAnswerError: from a call whose answer cannot be read.
@@ -36,12 +40,15 @@ class EndpointChatModel(BaseChatModel):
     """Of waiting for the next byte."""
 
     _inner: BaseChatModel = PrivateAttr()
+    """For calls outside an event loop."""
+    _lines: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[httpx.AsyncClient, BaseChatModel]] = PrivateAttr(
+        default_factory=WeakKeyDictionary
+    )
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
         try:
-            from langchain_openai import ChatOpenAI
-            from langchain_openai.chat_models.base import BaseChatOpenAI
+            import langchain_openai  # noqa: F401
         except ImportError as error:
             raise ModelUnavailableError(
                 f"{self.model} at an endpoint needs langchain-openai. Install it: pip install 'evolvent[openai]'"
@@ -51,15 +58,13 @@ class EndpointChatModel(BaseChatModel):
                 f"openai:{self.model} needs a key in OPENAI_API_KEY, or an endpoint of your own: "
                 f"openai:{self.model}@http://HOST/v1"
             )
-        # Servers other than OpenAI's know `max_tokens`, which ChatOpenAI no longer sends.
-        kind = ChatOpenAI if self.base_url is None else BaseChatOpenAI
-        self._inner = kind(
-            model=self.model,
-            base_url=self.base_url,
-            api_key=SecretStr(key()),
-            max_retries=0,
-            timeout=httpx.Timeout(self.timeout_s, connect=min(self.timeout_s, 10)),
-        )
+        self._inner = self._speaking(None)
+
+    async def hang_up(self) -> None:
+        """Close this event loop's connections; the next call opens new ones."""
+        line = self._lines.pop(asyncio.get_running_loop(), None)
+        if line is not None:
+            await line[0].aclose()
 
     @property
     def _llm_type(self) -> str:
@@ -87,7 +92,36 @@ class EndpointChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with _reading():
-            return await self._inner._agenerate(messages, stop, run_manager, **kwargs)
+            return await self._line()[1]._agenerate(messages, stop, run_manager, **kwargs)
+
+    def _line(self) -> tuple[httpx.AsyncClient, BaseChatModel]:
+        """This event loop's client, and the model that speaks through it."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._lines:
+            # As many connections as there are episodes at once: that bound is the caller's.
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+            client = httpx.AsyncClient(timeout=self._timeout, limits=limits)
+            self._lines[loop] = client, self._speaking(client)
+        return self._lines[loop]
+
+    @property
+    def _timeout(self) -> httpx.Timeout:
+        return httpx.Timeout(self.timeout_s, connect=min(self.timeout_s, 10))
+
+    def _speaking(self, client: httpx.AsyncClient | None) -> BaseChatModel:
+        from langchain_openai import ChatOpenAI
+        from langchain_openai.chat_models.base import BaseChatOpenAI
+
+        # Servers other than OpenAI's know `max_tokens`, which ChatOpenAI no longer sends.
+        kind = ChatOpenAI if self.base_url is None else BaseChatOpenAI
+        return kind(
+            model=self.model,
+            base_url=self.base_url,
+            api_key=SecretStr(key()),
+            max_retries=0,
+            timeout=self._timeout,
+            http_async_client=client,
+        )
 
 
 def key() -> str:

@@ -6,6 +6,7 @@ between tasks and no weights change, so it is measured on its own tasks, beside 
 
 Deviations from the paper and its released code:
 - Whether a task is solved is the environment's own all-or-nothing flag, never a mere end of the episode.
+- A small model may choose its lesson among the lines the world admits (`constrained`, off in the preset `paper`).
 - No few-shot examples: the environment's instructions are all that every prompt shares.
 - The code variant (self-written tests) waits for an environment that runs code.
 - The paper's number of trials (10), of tasks (134) and the step limit (49) belong to the run and the environment.
@@ -55,15 +56,20 @@ class Config(BaseModel):
     """Of acting. Above 0, or the control only repeats itself."""
     stop_on_repeat: bool = False
     """An action that repeats the one before it ends the attempt as failed."""
+    constrained: bool = True
+    """A reflector that can score options chooses its plan among the lines the world admits, instead of writing freely:
+    a small model can neither write a lesson nor follow one that is not worded like its actions."""
     reflection_tokens: int = Field(64, ge=1)
-    """Of one lesson at most."""
+    """Of one lesson at most, where it is written."""
     scratchpad_tokens: int = Field(400, ge=1)
     """Of an attempt as the reflector or the next attempt reads it."""
 
 
 PRESETS = {
     "small": Config(),
-    "paper": Config(temperature=0.0, stop_on_repeat=True, reflection_tokens=256, scratchpad_tokens=1600),
+    "paper": Config(
+        temperature=0.0, stop_on_repeat=True, constrained=False, reflection_tokens=256, scratchpad_tokens=1600
+    ),
 }
 
 
@@ -210,6 +216,7 @@ async def _reflection(context: Context, config: Config, failed: Experience, less
                 failed,
                 [record.text for record in lessons.newest(task, trajectory.player)],
                 tag,
+                constrained=config.constrained,
                 max_tokens=config.reflection_tokens,
                 attempt_tokens=config.scratchpad_tokens,
             )

@@ -30,14 +30,17 @@ CONFIG = RunConfig(
     concurrency=4,
     embedder="hash",
     # The scripted preferences are strong; these make training episodes differ and gate episodes waver.
-    settings={"explore_temperature": 50.0, "gate_temperature": 40.0, "candidates": 4, "gate_pairs": 20},
+    settings={"explore_temperature": 60.0, "gate_temperature": 15.0, "candidates": 4, "gate_pairs": 20},
 )
 
 
 def heed(messages: Sequence[BaseMessage], options: Sequence[str]) -> list[float]:
-    """Prefers what the last message says word for word, else by an arbitrary liking."""
+    """Prefers what the last message says latest, word for word; else goes by an arbitrary liking."""
     said = str(messages[-1].content)
-    return [50.0 * (option in said) + zlib.crc32(option.encode()) % 100 / 100 for option in options]
+    latest = max(said.rfind(option) for option in options)
+    liking = [zlib.crc32(option.encode()) % 100 / 100 for option in options]
+    told = [50.0 * (latest >= 0 and said.rfind(option) == latest) for option in options]
+    return [a + b for a, b in zip(liking, told, strict=True)]
 
 
 def model() -> ScriptedScorer:

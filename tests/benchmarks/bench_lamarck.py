@@ -1,0 +1,91 @@
+"""Does `lamarck` learn in the workshop, with the embedded model? Seed by seed, with the truth to hold it against.
+
+    python tests/benchmarks/bench_lamarck.py [--seeds 5] [--arms reflect,count,shuffled] [--out runs/bench-lamarck]
+
+Arms: `reflect` is the recipe as it is; `count` proposes what most often succeeded, without a model; `shuffled` permutes
+outcomes before anything learns from them, and must learn nothing. A finished run in `--out` is used again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from evolvent.agents.run import read_config, result
+from evolvent.agents.trace import read_lines
+from evolvent.environments.workshop import Workshop
+from evolvent.memory.embedding import HashEmbedder
+from evolvent.memory.store import Memory
+
+ARMS: dict[str, list[str]] = {
+    "reflect": [],
+    "count": ["--set", "extractor=count"],
+    "shuffled": ["--set", "shuffle_outcomes=true"],
+}
+
+
+def measure(arm: str, seed: int, out: Path) -> dict[str, Any]:
+    """One run in a process of its own: its report, its forward tokens, its core-seconds, and its rules against the laws."""
+    if not (out / "report.html").exists():
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [sys.executable, "-c", "from evolvent.agents.cli import main; main()"]
+        if (out / "config.json").exists():
+            command += ["resume", str(out)]
+        else:
+            command += ["run", "lamarck", "--env", "workshop", "--seed", str(seed), "--out", str(out), *ARMS[arm]]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        (out / "core_seconds.json").write_text(json.dumps(used))
+    report = result(out)
+    laws = {law.text for law in Workshop(**read_config(out).options).laws()}
+    with Memory.open(out, embedder=HashEmbedder(), read_only=True) as memory:
+        rules = [record for record in memory.records().values() if record.kind == "rule"]
+    active = {record.text for record in rules if record.status == "active"}
+    ends = [row for row in read_lines(out / "metrics.jsonl") if row.get("event") == "process ended"]
+    return {
+        "arm": arm,
+        "seed": seed,
+        "frozen": report["frozen"]["success"],
+        "evolved": report["generations"][-1]["held_out"]["success"],
+        "gain": report["gain"],
+        "verdict": report["verdict"],
+        "true_active": len(active & laws),
+        "active": len(active),
+        "laws": len(laws),
+        "forward_tokens": sum(row["forward_tokens"] for row in ends),
+        "core_seconds": round(json.loads((out / "core_seconds.json").read_text())),
+    }
+
+
+def line(row: dict[str, Any]) -> str:
+    gain = row["gain"]
+    return (
+        f"{row['arm']:9} seed {row['seed']}  frozen {row['frozen']:.2f}  evolved {row['evolved']:.2f}  "
+        f"gain {gain['mean']:+.2f} [{gain['low']:+.2f}, {gain['high']:+.2f}]  {row['verdict']:11}  "
+        f"rules true {row['true_active']} of {row['active']} active, {row['laws']} laws  "
+        f"{row['forward_tokens']} forward tokens  {row['core_seconds']} core-s"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--arms", default="reflect,count,shuffled")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-lamarck"))
+    given = parser.parse_args()
+    rows = []
+    for arm in given.arms.split(","):
+        for seed in range(given.seeds):
+            rows.append(measure(arm, seed, given.out / f"{arm}-{seed}"))
+            print(line(rows[-1]), flush=True)
+    (given.out / "summary.json").write_text(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""The notebook runs from top to bottom at a tiny size, and what is committed of it is a clean, real run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from evolvent.memory import cache
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+SCRIPT = """
+rules:
+  - {match: "first\\\\?", reply: "a burn"}
+default: wax
+"""
+
+
+def outputs(notebook: Any) -> str:
+    """Everything the cells gave, as text."""
+    given = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    return "\n".join(output.get("text", "") + str(output.get("data", "")) for output in given)
+
+
+@pytest.mark.skipif(cache.find("minilm") is None, reason="the embedder is not here: `evolvent models pull minilm`")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_cell_runs_at_a_tiny_size(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "script.yaml").write_text(SCRIPT)
+    for name, value in {
+        **{"MODEL": "scripted:script.yaml", "TASKS": "2", "EVAL": "4", "GENERATIONS": "1", "RUN": "run"},
+        **{"IPYTHONDIR": str(tmp_path / "ipython"), "JUPYTER_PREFER_ENV_PATH": "1"},
+    }.items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=200, record_timing=False, kernel_name="python3", resources=resources).execute()
+    assert (tmp_path / "run" / "ledger.sqlite").exists()
+    shown = outputs(notebook)
+    assert "success on held-out tasks" in shown
+    assert "observation" in shown
+    assert "<svg" in shown
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_is_committed_was_run_in_order_and_names_no_machine(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    shown = outputs(notebook)
+    assert "<svg" in shown
+    assert "Traceback" not in shown
+    assert "Warning" not in shown
+    assert not re.search(r"(?<![\w.<])/(?:home|root|tmp|usr|work|Users)/", shown)
+    assert not any("execution" in cell.metadata for cell in code), "times of one run are noise in every diff"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_sizes_come_from_the_environment_in_the_first_cell(path: Path) -> None:
+    first = next(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    for name in ("MODEL", "TASKS", "EVAL", "GENERATIONS"):
+        assert f'os.environ.get("{name}"' in first

@@ -1,0 +1,66 @@
+"""Figures of a run: what they show is read back from the axes, and their SVG from its text."""
+
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import pytest
+
+from evolvent.agents.plots import learning_curve, records_by_status, svg
+
+
+def held_out(success: float) -> dict[str, float]:
+    return {"success": success, "low": success - 0.1, "high": success + 0.1, "n": 80}
+
+
+RESULT: dict[str, Any] = {
+    "recipe": "lamarck",
+    "judged_on": "held-out tasks",
+    "frozen": held_out(0.4),
+    "generations": [{"generation": number, "held_out": held_out(0.4 + number / 10)} for number in range(4)],
+}
+
+
+def test_the_curve_goes_through_the_success_of_every_generation_beside_the_frozen_agent() -> None:
+    axes = learning_curve(RESULT).axes[0]
+    lines = {line.get_label(): line.get_ydata() for line in axes.lines}
+    assert list(lines["lamarck"]) == pytest.approx([0.4, 0.5, 0.6, 0.7])
+    assert set(lines["frozen"]) == {0.4}
+    assert axes.get_ylabel() == "Success on held-out tasks (0 to 1)"
+    assert axes.get_xlabel() == "Generation"
+
+
+def test_a_long_run_has_no_more_than_a_dozen_ticks() -> None:
+    rows = [{"generation": number, "held_out": held_out(0.5)} for number in range(100)]
+    assert len(learning_curve({**RESULT, "generations": rows}).axes[0].get_xticks()) <= 12
+
+
+def test_bars_stack_up_to_all_records_of_a_generation() -> None:
+    axes = records_by_status({1: {"active": 2, "candidate": 1, "retired": 3}, 2: {"active": 4}}).axes[0]
+    tops: dict[float, float] = {}
+    for bar in axes.patches:
+        middle = bar.get_x() + bar.get_width() / 2  # type: ignore[attr-defined]
+        tops[middle] = max(tops.get(middle, 0), bar.get_y() + bar.get_height())  # type: ignore[attr-defined]
+    assert tops == pytest.approx({1: 6, 2: 4})
+
+
+def test_the_svg_is_one_element_with_a_description_and_takes_the_colour_of_the_page() -> None:
+    drawn = svg(learning_curve(RESULT), "curve", 'success "rises" <by generation>')
+    root = ET.fromstring(drawn)
+    assert root.tag.endswith("svg")
+    assert root.attrib["aria-label"] == 'success "rises" <by generation>'
+    assert "currentColor" in drawn
+    named = [each.attrib["id"] for each in root.iter() if "id" in each.attrib]
+    assert named
+    assert all(name.startswith("curve-") for name in named)
+
+
+def test_the_same_figure_is_drawn_in_the_same_bytes() -> None:
+    assert svg(learning_curve(RESULT), "curve", "d") == svg(learning_curve(RESULT), "curve", "d")
+
+
+def test_drawing_leaves_the_global_interface_of_matplotlib_alone() -> None:
+    learning_curve(RESULT)
+    assert "matplotlib.pyplot" not in sys.modules
