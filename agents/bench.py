@@ -18,11 +18,11 @@ from evolvent.agents.errors import RunDirectoryError
 from evolvent.agents.evaluation.controls import Arm, Rival, play_controls, rules_from_elsewhere, rules_misplaced
 from evolvent.agents.evaluation.statistics import diagnose, interval, n_for_power, paired, verdict
 from evolvent.agents.evaluation.task_set import judged_tasks, task_set_hash
-from evolvent.agents.models.catalog import resolve
+from evolvent.agents.models.openai import EndpointChatModel
 from evolvent.agents.models.role import RoleModel
 from evolvent.agents.recipes.catalog import load_recipe
 from evolvent.agents.rollout import Rollouts
-from evolvent.agents.run import RunConfig, create, earlier_selves, execute, read_config, result
+from evolvent.agents.run import Prepared, RunConfig, create, execute, prepare, read_config, result
 from evolvent.agents.trace import Trace, read_lines
 from evolvent.agents.types import derive_rng
 from evolvent.environments.catalog import version
@@ -88,12 +88,12 @@ async def bench(
         SetupError: see `run.create`; also when a folder of `directory` holds a run of another config.
         ModelUnavailableError: no model call has succeeded. The benchmark can be started again.
     """
-    bound = _bind(config, models)
+    ready = prepare(config, models=models, embedder=embedder)
     configs = [_for_seed(config, index) for index in range(seeds)]
     runs = []
     for each in configs:
         folder = directory / f"seed-{each.seed}"
-        runs.append(await _finished(each, folder, _prefixed(say, f"seed {each.seed}"), bound, embedder))
+        runs.append(await _finished(each, folder, _prefixed(say, f"seed {each.seed}"), ready))
     carries_over: bool = load_recipe(config.recipe).CARRIES_OVER
     arms: list[dict[str, Arm]] = []
     for index, run in enumerate(runs):
@@ -102,11 +102,11 @@ async def bench(
             arms.append(_own_task_arms(run))
             continue
         beside = runs[(index + 1) % seeds] if seeds > 1 else None
-        found = await _held_out_arms(run, beside, speak, bound, embedder)
+        found = await _held_out_arms(run, beside, speak, ready)
         for name, settings in (variants or {}).items():
             changed = run.config.model_copy(update={"settings": {**run.config.settings, **settings}})
             folder = directory / f"seed-{run.config.seed}-{name}"
-            found[name] = _recipe_arm(await _finished(changed, folder, speak, bound, embedder))
+            found[name] = _recipe_arm(await _finished(changed, folder, speak, ready))
         arms.append(found)
     return _comparison(config, runs, arms)
 
@@ -116,15 +116,6 @@ def _for_seed(config: RunConfig, index: int) -> RunConfig:
     if config.environment == "workshop":
         options["world"] = options.get("world", config.seed) + index
     return config.model_copy(update={"seed": config.seed + index, "options": options})
-
-
-def _bind(config: RunConfig, models: Mapping[str, BaseChatModel] | None) -> dict[str, BaseChatModel]:
-    """A model for every role, loaded once for all runs."""
-    given = dict(models or {})
-    specs = {"actor": config.model, **config.roles} | dict.fromkeys(earlier_selves(config), config.model)
-    wanted = {spec for role, spec in specs.items() if role not in given}
-    loaded = {spec: resolve(spec, seed=config.seed) for spec in sorted(wanted)}
-    return {role: loaded[spec] for role, spec in specs.items() if role not in given} | given
 
 
 def _prefixed(say: Callable[[str], None], prefix: str) -> Callable[[str], None]:
@@ -138,8 +129,7 @@ async def _finished(
     config: RunConfig,
     folder: Path,
     say: Callable[[str], None],
-    models: Mapping[str, BaseChatModel],
-    embedder: Embedder | None,
+    ready: Prepared,
 ) -> Played:
     """The run of a config in a folder: as it is there, or run to its end."""
     if not (folder / "config.json").exists():
@@ -147,7 +137,7 @@ async def _finished(
     elif read_config(folder) != config:
         raise RunDirectoryError(f"{folder} holds a run of another config. Choose another --out, or remove it.")
     if not _has_ended(folder):
-        await execute(folder, say=say, models=models, embedder=embedder)
+        await execute(folder, say=say, models=ready.models, embedder=ready.embedder)
     return _read(folder)
 
 
@@ -192,8 +182,7 @@ async def _held_out_arms(
     run: Played,
     beside: Played | None,
     say: Callable[[str], None],
-    models: Mapping[str, BaseChatModel],
-    embedder: Embedder | None,
+    ready: Prepared,
 ) -> dict[str, Arm]:
     frozen = _frozen_arm(run)
     settings = run.config.recipe_config()
@@ -201,9 +190,9 @@ async def _held_out_arms(
         run.learning_episodes,
         temperature=getattr(settings, "explore_temperature", 1.0),
         frozen=frozen,
-        random_rules=await _random_rules(run, beside, say, models, embedder),
+        random_rules=await _random_rules(run, beside, say, ready),
     )
-    async with _controls_context(run, say, models, embedder) as context:
+    async with _controls_context(run, say, ready) as context:
         controls = await play_controls(context, rival)
     return {run.config.recipe: _recipe_arm(run), "frozen": frozen, **controls}
 
@@ -212,8 +201,7 @@ async def _random_rules(
     run: Played,
     beside: Played | None,
     say: Callable[[str], None],
-    models: Mapping[str, BaseChatModel],
-    embedder: Embedder | None,
+    ready: Prepared,
 ) -> list[Record]:
     """Stand-ins for the run's active rules: what the next seed's world taught, or one of its own for a lone seed."""
     if not run.active:
@@ -224,18 +212,15 @@ async def _random_rules(
         options = {**run.config.options, "world": run.config.options["world"] + _ELSEWHERE}
         config = run.config.model_copy(update={"options": options, "evaluated": 2})
         folder = run.folder.with_name(f"{run.folder.name}-elsewhere")
-        beside = await _finished(config, folder, _prefixed(say, "another world"), models, embedder)
+        beside = await _finished(config, folder, _prefixed(say, "another world"), ready)
     return rules_from_elsewhere(run.active, beside.rules)
 
 
 @asynccontextmanager
-async def _controls_context(
-    run: Played, say: Callable[[str], None], models: Mapping[str, BaseChatModel], embedder: Embedder | None
-) -> AsyncIterator[Context]:
+async def _controls_context(run: Played, say: Callable[[str], None], ready: Prepared) -> AsyncIterator[Context]:
     """What the controls of a run play in: its objective and models, a ledger of their own."""
     config, folder = run.config, run.folder / "controls"
-    chosen = embedder or (HashEmbedder() if config.embedder == "hash" else None)
-    with Memory.open(folder, embedder=chosen) as memory:
+    with Memory.open(folder, embedder=ready.embedder) as memory:
         trace = Trace(folder / "trace.jsonl")
         rollouts = Rollouts(memory, trace, concurrency=config.concurrency)
         specs = {"actor": config.model, **config.roles}
@@ -249,13 +234,16 @@ async def _controls_context(
                     config.evaluated,
                     config.generations,
                 ),
-                models={role: RoleModel(specs.get(role, role), model, trace) for role, model in models.items()},
+                models={role: RoleModel(specs.get(role, role), model, trace) for role, model in ready.models.items()},
                 memory=memory,
                 rollouts=rollouts,
                 trace=trace,
                 say=say,
             )
         finally:
+            for model in {id(model): model for model in ready.models.values()}.values():
+                if isinstance(model, EndpointChatModel):
+                    await model.hang_up()
             rollouts.close()
             trace.close()
 

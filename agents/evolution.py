@@ -34,6 +34,8 @@ class State(TypedDict, total=False):
     """Feedback by trajectory id; None where infrastructure failed."""
     proposals: list[dict[str, Any]]
     """What refinement suggests and no gate has seen yet."""
+    asked: dict[str, Any]
+    """What this generation's model calls outside episodes cost."""
     solved: list[str]
     """Ids of tasks that need no further attempt, for recipes that retry."""
 

@@ -291,6 +291,7 @@ async def execute(
         def record(job: Job, episode: Episode) -> None:
             for each in episode:
                 metrics.write(_metric(job.key, each))
+                logger.info("%s: score %.2f in %d steps", each.id, each.outcome.score, len(each.steps))
             on_episode(job, episode)
 
         rollouts = Rollouts(memory, trace, concurrency=config.concurrency, on_episode=record)

@@ -1,22 +1,28 @@
-"""Any endpoint that speaks OpenAI's protocol, and which failures of a call are worth another try."""
+"""Any endpoint that speaks OpenAI's protocol, and which failures of a call are worth another try.
+
+The protocol is spoken here, in a page: the official client spends more time on a call than a whole step of an episode.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import httpx
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage
-from langchain_core.outputs import ChatResult
-from pydantic import Field, PrivateAttr, SecretStr
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatResult
+from pydantic import Field, PrivateAttr
 
 from evolvent.agents.errors import AgentError, ModelUnavailableError
+
+_OPENAI = "https://api.openai.com/v1"
 
 
 class GarbledAnswerError(AgentError, RuntimeError):
@@ -26,11 +32,12 @@ class GarbledAnswerError(AgentError, RuntimeError):
 class EndpointChatModel(BaseChatModel):
     """A chat model behind an endpoint; its key comes from OPENAI_API_KEY. It never retries: its caller counts tries.
 
-    Connections are kept from call to call and belong to an event loop; `hang_up` closes them when the loop's work ends.
+    Text in, text out; for tools and images hand in a chat model of your own. Connections are kept from call to call
+    and belong to an event loop: `hang_up` closes them when the loop's work ends.
 
     Raises:
-        ModelUnavailableError: langchain-openai is not installed, or OpenAI's own endpoint is asked without a key.
-        GarbledAnswerError: from a call whose answer cannot be read.
+        ModelUnavailableError: OpenAI's own endpoint is asked without a key.
+        GarbledAnswerError, httpx.HTTPError: from a call; `is_transient` tells them apart.
     """
 
     model: str
@@ -39,32 +46,23 @@ class EndpointChatModel(BaseChatModel):
     timeout_s: float = Field(default=60, gt=0)
     """Of waiting for the next byte."""
 
-    _inner: BaseChatModel = PrivateAttr()
-    """For calls outside an event loop."""
-    _lines: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[httpx.AsyncClient, BaseChatModel]] = PrivateAttr(
+    _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = PrivateAttr(
         default_factory=WeakKeyDictionary
     )
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
-        try:
-            import langchain_openai  # noqa: F401
-        except ImportError as error:
-            raise ModelUnavailableError(
-                f"{self.model} at an endpoint needs langchain-openai. Install it: pip install 'evolvent[openai]'"
-            ) from error
         if self.base_url is None and not os.environ.get("OPENAI_API_KEY"):
             raise ModelUnavailableError(
                 f"openai:{self.model} needs a key in OPENAI_API_KEY, or an endpoint of your own: "
                 f"openai:{self.model}@http://HOST/v1"
             )
-        self._inner = self._speaking(None)
 
     async def hang_up(self) -> None:
         """Close this event loop's connections; the next call opens new ones."""
-        line = self._lines.pop(asyncio.get_running_loop(), None)
-        if line is not None:
-            await line[0].aclose()
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
 
     @property
     def _llm_type(self) -> str:
@@ -81,8 +79,8 @@ class EndpointChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with _reading():
-            return self._inner._generate(messages, stop, run_manager, **kwargs)
+        with httpx.Client(**self._settings()) as client:
+            return _read(client.post(self._address, content=self._request(messages, stop, kwargs)))
 
     async def _agenerate(
         self,
@@ -91,37 +89,57 @@ class EndpointChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with _reading():
-            return await self._line()[1]._agenerate(messages, stop, run_manager, **kwargs)
+        return _read(await self._client().post(self._address, content=self._request(messages, stop, kwargs)))
 
-    def _line(self) -> tuple[httpx.AsyncClient, BaseChatModel]:
-        """This event loop's client, and the model that speaks through it."""
+    def _client(self) -> httpx.AsyncClient:
+        """This event loop's."""
         loop = asyncio.get_running_loop()
-        if loop not in self._lines:
+        if loop not in self._clients:
+            self._clients[loop] = httpx.AsyncClient(**self._settings())
+        return self._clients[loop]
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "headers": {"Authorization": f"Bearer {key()}", "Content-Type": "application/json"},
+            "timeout": httpx.Timeout(self.timeout_s, connect=min(self.timeout_s, 10)),
             # As many connections as there are episodes at once: that bound is the caller's.
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-            client = httpx.AsyncClient(timeout=self._timeout, limits=limits)
-            self._lines[loop] = client, self._speaking(client)
-        return self._lines[loop]
+            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None),
+        }
 
     @property
-    def _timeout(self) -> httpx.Timeout:
-        return httpx.Timeout(self.timeout_s, connect=min(self.timeout_s, 10))
+    def _address(self) -> str:
+        return f"{(self.base_url or _OPENAI).rstrip('/')}/chat/completions"
 
-    def _speaking(self, client: httpx.AsyncClient | None) -> BaseChatModel:
-        from langchain_openai import ChatOpenAI
-        from langchain_openai.chat_models.base import BaseChatOpenAI
+    def _request(self, messages: Sequence[BaseMessage], stop: list[str] | None, settings: dict[str, Any]) -> bytes:
+        given = {"stop": stop, **settings}
+        if self.base_url is None and "max_tokens" in given:  # OpenAI renamed it; most other servers did not
+            given["max_completion_tokens"] = given.pop("max_tokens")
+        body = {"model": self.model, "messages": convert_to_openai_messages(list(messages))}
+        return json.dumps(body | {name: value for name, value in given.items() if value is not None}).encode()
 
-        # Servers other than OpenAI's know `max_tokens`, which ChatOpenAI no longer sends.
-        kind = ChatOpenAI if self.base_url is None else BaseChatOpenAI
-        return kind(
-            model=self.model,
-            base_url=self.base_url,
-            api_key=SecretStr(key()),
-            max_retries=0,
-            timeout=self._timeout,
-            http_async_client=client,
+
+def _read(response: httpx.Response) -> ChatResult:
+    """The first choice of an answer."""
+    if not response.is_success:
+        raise httpx.HTTPStatusError(
+            f"HTTP {response.status_code}: {response.text[:200]}", request=response.request, response=response
         )
+    try:
+        answer = response.json()
+        choice = answer["choices"][0]
+        text, usage = choice["message"]["content"], answer.get("usage") or {}
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"content is {type(text).__name__}, not text")
+        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise GarbledAnswerError(f"The endpoint's answer is no chat completion: {error!r}"[:300]) from error
+    tokens: UsageMetadata | None = None
+    if all(isinstance(count, int) for count in counts):
+        tokens = UsageMetadata(input_tokens=counts[0], output_tokens=counts[1], total_tokens=sum(counts))
+    message = AIMessage(
+        text or "", usage_metadata=tokens, response_metadata={"finish_reason": choice.get("finish_reason")}
+    )
+    return ChatResult(generations=[ChatGeneration(message=message)])
 
 
 def key() -> str:
@@ -138,17 +156,9 @@ def is_transient(error: BaseException) -> bool:
     status = getattr(error, "status_code", getattr(response, "status_code", None))
     if isinstance(status, int) and status >= 400:
         return status in {408, 409, 425, 429} or status >= 500
-    kinds = {kind.__name__ for kind in type(error).__mro__}  # by name: openai's package need not be there
+    # By name: a chat model of the user's own may be made with the official client, which need not be there.
+    kinds = {kind.__name__ for kind in type(error).__mro__}
     if kinds & {"APIConnectionError", "APITimeoutError", "APIResponseValidationError"}:
         return True
     network = (TimeoutError, ConnectionError, httpx.TransportError, httpx.DecodingError)
     return isinstance(error, (*network, GarbledAnswerError))
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    """What stumbles over the shape of an answer does so with whatever exception comes first."""
-    try:
-        yield
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise GarbledAnswerError(f"The endpoint's answer is no chat completion: {error}"[:300]) from error

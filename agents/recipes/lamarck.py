@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Literal
+from typing import Any, Literal
 
 from langgraph.graph import StateGraph
 from langgraph.runtime import Runtime
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from evolvent.agents.context import Context
 from evolvent.agents.episode import Job
 from evolvent.agents.errors import ModelCallError
 from evolvent.agents.evaluation.gate import try_candidate
 from evolvent.agents.evaluation.held_out import evaluate_held_out
-from evolvent.agents.evolution import State, cycle, experiences, finish_generation, keep, spent_on
+from evolvent.agents.evolution import State, cycle, experiences, finish_generation, keep, once, spent_on
 from evolvent.agents.refinement.contrast import Contrast, contrasts
 from evolvent.agents.refinement.lesson import Proposal, learn_lesson
 from evolvent.agents.refinement.shuffle import shuffled, sign_flipped
@@ -32,7 +31,7 @@ from evolvent.agents.solutions.act import Policy, framed
 from evolvent.agents.solutions.recall import NO_RECALL, FromMemory
 from evolvent.agents.solutions.seats import learning_seat, seated
 from evolvent.agents.types import CallTag
-from evolvent.environments.types import Experience
+from evolvent.environments.types import Cost, Experience
 from evolvent.memory.gate import level
 from evolvent.memory.rendering import recall_events, trajectory_record
 from evolvent.memory.types import Event, Record, Scope, new_record
@@ -133,21 +132,22 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         seat = learning_seat(context)
         found = [each for each in _seen(context, config, state) if seat in ("", each.trajectory.player)]
         known = context.memory.records()
-        settled = {r.meta.get("situation") for r in known.values() if r.kind == "rule" and r.status == "active"} - {
-            None,
-            "",
-        }
+        active = [record for record in known.values() if record.kind == "rule" and record.status == "active"]
+        settled = {record.meta["situation"] for record in active if record.meta["situation"]}
         pairs = [pair for pair in contrasts(found) if pair.good.observation.frame not in settled]
         if config.extractor == "count":
             proposals = _counted(pairs)
         else:
-            chosen = _spread(pairs, config.reflections)
-            proposals = await _reflected(context, chosen, generation)
-        support = Counter(_candidate(each, generation).id for each in proposals)
-        order = sorted(support, key=lambda key: (-support[key], key))
-        fresh = [key for key in order if key not in known or known[key].status == "candidate"][: config.candidates]
-        kept = {_candidate(each, generation).id: each for each in reversed(proposals)}
-        return {"proposals": [asdict(kept[key]) | {"support": support[key]} for key in fresh]}
+            proposals = await _reflected(context, _spread(pairs, config.reflections), generation)
+        by_record: dict[str, list[Proposal]] = {}
+        for each in proposals:
+            by_record.setdefault(_candidate(each, generation).id, []).append(each)
+        order = sorted(by_record, key=lambda key: (-len(by_record[key]), key))
+        fresh = [key for key in order if key not in known or known[key].status == "candidate"]
+        return {
+            "proposals": [asdict(_together(by_record[key])) for key in fresh[: config.candidates]],
+            "asked": asdict(sum((each.cost for each in proposals), Cost())),
+        }
 
     async def remember(state: State, runtime: Runtime[Context]) -> State:
         """Raw trajectories and candidates enter memory, with their lineage."""
@@ -199,7 +199,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         context.say(f"generation {generation}: evaluating on held-out tasks")
         evolved = seats(context, temperature=0.0)
         evaluation = await evaluate_held_out(context, evolved, generation=generation, player=learning_seat(context))
-        finish_generation(context, generation, evaluation, spent=spent_on(context, generation))
+        finish_generation(context, generation, evaluation, spent=spent_on(context, generation) + Cost(**state["asked"]))
         return {"episodes": [], "proposals": [], "scores": {}, "tasks": []}
 
     return cycle(
@@ -216,6 +216,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
     )
 
 
+_PROPOSAL = TypeAdapter(Proposal)
 _VALIDATION_TASKS = 160
 """Drawn once; those inside a candidate's scope are played."""
 
@@ -240,21 +241,26 @@ async def _reflected(context: Context, pairs: Sequence[Contrast], generation: in
 
     async def one(index: int, pair: Contrast) -> Proposal | None:
         key = f"{generation}/reflect/{index}"
-        known = context.memory.ledger.memo(key)
-        if known is not None:
-            return _proposal(json.loads(known)) if known != "null" else None
-        tag = CallTag("reflector", "train", generation, pair.better.task.id, purpose="reflect", episode=key)
-        try:
-            lesson = await learn_lesson(
-                context.model("reflector"), pair, tag, context.rng("reflect", generation, index)
-            )
-        except ModelCallError:
-            lesson = None
-        context.memory.ledger.add_memo(key, json.dumps(asdict(lesson) if lesson else None))
-        return lesson
+
+        async def ask() -> str:
+            tag = CallTag("reflector", "train", generation, pair.better.task.id, purpose="reflect", episode=key)
+            rng = context.rng("reflect", generation, index)
+            try:
+                lesson = await learn_lesson(context.model("reflector"), pair, tag, rng)
+            except ModelCallError:
+                lesson = None
+            return json.dumps(asdict(lesson) if lesson else None)
+
+        found = json.loads(await once(context, key, ask))
+        return _proposal(found) if found else None
 
     found = await asyncio.gather(*(one(index, pair) for index, pair in enumerate(pairs)))
     return [each for each in found if each is not None]
+
+
+def _together(same: Sequence[Proposal]) -> Proposal:
+    """One proposal that came out of several contrasts: all their trajectories are its parents."""
+    return replace(same[0], parents=tuple(sorted({parent for each in same for parent in each.parents})))
 
 
 def _counted(pairs: Sequence[Contrast]) -> list[Proposal]:
@@ -275,11 +281,8 @@ def _candidate(proposal: Proposal, generation: int) -> Record:
     return new_record("rule", proposal.text, proposal.scope, parents=proposal.parents, meta=meta, generation=generation)
 
 
-def _proposal(values: dict[str, object]) -> Proposal:
-    from pydantic import TypeAdapter
-
-    given = {key: value for key, value in values.items() if key != "support"}
-    return TypeAdapter(Proposal).validate_python(given)
+def _proposal(values: dict[str, Any]) -> Proposal:
+    return _PROPOSAL.validate_python(values)
 
 
 def _history(context: Context) -> tuple[int, int]:

@@ -30,7 +30,7 @@ ARMS: dict[str, list[str]] = {
 
 
 def measure(arm: str, seed: int, out: Path) -> dict[str, Any]:
-    """One run in a process of its own: its report, its forward tokens, its core-seconds, and its rules against the laws."""
+    """One run in a process of its own: its report, what it took, and its rules against the laws."""
     if not (out / "report.html").exists():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [sys.executable, "-c", "from evolvent.agents.cli import main; main()"]

@@ -4,7 +4,7 @@
 
 Everything is a ratio of two ways that are timed in turn, so that other work on the machine slows both; each figure is
 the median of several rounds. The bare loop has the same graph library, environment, model, calls and retrieval, and
-keeps nothing; the bare client has the same HTTP client and prompts.
+keeps nothing; the bare client sends the same prompts through the same HTTP client, as many at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypedDict
 
-import httpx
 import pytest
 from chat_server import says, serving
 from langchain_core.language_models import BaseChatModel
@@ -36,7 +35,7 @@ from evolvent.agents.models.scripted import ScriptedChatModel
 from evolvent.agents.rollout import Rollouts
 from evolvent.agents.solutions.act import Policy
 from evolvent.agents.solutions.recall import NO_RECALL, FromMemory, Recall
-from evolvent.agents.trace import Trace
+from evolvent.agents.trace import Trace, read_lines
 from evolvent.environments.protocol import EnvironmentSpec
 from evolvent.environments.types import Action, Task
 from evolvent.environments.workshop import Workshop
@@ -183,52 +182,52 @@ def server(latency_s: float) -> Iterator[str]:
         process.join()
 
 
-async def ours_per_second(url: str, episodes: int) -> float:
+@dataclass(frozen=True)
+class Rates:
+    """Calls a second."""
+
+    ours: float
+    bare: float
+
+
+async def rates(url: str, episodes: int, *, rounds: int) -> Rates:
+    """Medians of both ways in turn: our episodes, and the same prompts sent through the same client by a bare loop."""
     tasks = Workshop(**OPTIONS).tasks("train", episodes, 0)
     model = EndpointChatModel(model="m", base_url=url)
+    ours, bare = [], []
     with opened() as (memory, trace):
-        await play_ours(model, tasks[:CONCURRENT], memory, trace, NO_RECALL, concurrency=CONCURRENT)  # connects
-        before = trace.answered
-        started = time.perf_counter()
-        await play_ours(model, tasks, memory, trace, NO_RECALL, concurrency=CONCURRENT)
-        rate = (trace.answered - before) / (time.perf_counter() - started)
+        for _ in range(rounds + 1):
+            before = trace.answered
+            started = time.perf_counter()
+            await play_ours(model, tasks, memory, trace, NO_RECALL, concurrency=CONCURRENT)
+            ours.append((trace.answered - before) / (time.perf_counter() - started))
+            prompts = [row["messages"] for row in read_lines(Path(memory.ledger.path.parent) / "trace.jsonl")[before:]]
+            started = time.perf_counter()
+            await send(model, prompts)
+            bare.append(len(prompts) / (time.perf_counter() - started))
     await model.hang_up()
-    return rate
+    return Rates(statistics.median(ours[1:]), statistics.median(bare[1:]))  # the first round connects
 
 
-async def bare_per_second(url: str, calls: int) -> float:
-    """The same client, as many calls at once, a prompt of the same length, the answer read."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    body = {"model": "m", "messages": [{"role": "user", "content": "word " * 250}], "max_tokens": 48}
-    left = calls
+async def send(model: BaseChatModel, prompts: Sequence[Sequence[dict[str, str]]]) -> None:
+    left = iter(prompts)
 
-    async with httpx.AsyncClient(limits=limits) as client:
+    async def one() -> None:
+        for prompt in left:
+            await model.ainvoke([(turn["role"], turn["content"]) for turn in prompt], temperature=0.0, max_tokens=48)
 
-        async def one() -> None:
-            nonlocal left
-            while left > 0:
-                left -= 1
-                (await client.post(f"{url}/chat/completions", json=body)).json()["choices"][0]["message"]["content"]
-
-        await asyncio.gather(*(one() for _ in range(CONCURRENT)))
-        left = calls
-        started = time.perf_counter()
-        await asyncio.gather(*(one() for _ in range(CONCURRENT)))
-    return calls / (time.perf_counter() - started)
+    await asyncio.gather(*(one() for _ in range(CONCURRENT)))
 
 
-def ideal_share(episodes: int = 128) -> float:
+def ideal_share(*, rounds: int = 1, episodes: int = 128) -> float:
     with server(LATENCY_S) as url:
-        return asyncio.run(ours_per_second(url, episodes)) * LATENCY_S / CONCURRENT
+        return asyncio.run(rates(url, episodes, rounds=rounds)).ours * LATENCY_S / CONCURRENT
 
 
-def saturation_share(rounds: int = 3, episodes: int = 128) -> float:
-    ratios = []
+def saturation_share(*, rounds: int = 3, episodes: int = 64) -> float:
     with server(0) as url:
-        for _ in range(rounds):
-            bare = asyncio.run(bare_per_second(url, 600))
-            ratios.append(asyncio.run(ours_per_second(url, episodes)) / bare)
-    return statistics.median(ratios)
+        measured = asyncio.run(rates(url, episodes, rounds=rounds))
+    return measured.ours / measured.bare
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+
 from evolvent.environments import catalog
 from evolvent.environments.errors import SandboxTimeoutError
 from evolvent.environments.protocol import Environment, EnvironmentSpec

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
 from evolvent.agents.errors import UnknownRecipeError
 from evolvent.agents.recipes import catalog
 

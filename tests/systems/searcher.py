@@ -13,7 +13,7 @@ Messages = Sequence[BaseMessage]
 
 
 def searcher(known: Mapping[str, str] = {}) -> ScriptedScorer:
-    """Of `rooms`: looks in the usual room first, never where its prompt says that the thing is not; carries out the rest.
+    """Of `rooms`: looks in the usual room first, never where its prompt says that the thing is not.
 
     `known` gives the right room by task prompt, for tasks it needs no search for.
     """

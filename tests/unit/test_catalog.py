@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
 from evolvent.agents.errors import UnknownRecipeError
 from evolvent.agents.recipes import catalog
 from evolvent.agents.recipes.catalog import LineResult, Recorded, System

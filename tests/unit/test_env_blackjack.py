@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from evolvent.environments.blackjack import Blackjack
 from evolvent.environments.types import Action, Observation, StepResult, Task
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from evolvent.environments import catalog
 from evolvent.environments.errors import BadOptionError, MissingPackageError, UnknownEnvironmentError
 from evolvent.environments.protocol import EnvironmentSpec

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
+
 from evolvent.environments.errors import BadOptionError, SandboxCrashError, SandboxTimeoutError, WorldError
 from evolvent.environments.protocol import EnvironmentSpec
 from evolvent.environments.sandbox import IsolatedEnvironment
