@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="evolvent",
-    help="Agents that learn in a sandbox, prove every lesson, and distil what held into weights.",
+    help="Agents that learn in a sandbox and prove every lesson before they trust it.",
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -40,6 +40,8 @@ app.add_typer(memory_app, name="memory")
 
 _ANYWHERE = ("-v", "--verbose", "--debug")
 """Flags of the whole program that may stand after a command too."""
+_INTERRUPTED = 130
+"""What typer makes of Ctrl-C; ours is 1, like everything that can be gone on with."""
 
 Recipe = Annotated[str, typer.Argument(help="lamarck, or the slug of a system that has a recipe.")]
 Env = Annotated[str, typer.Option("--env", help="NAME or NAME:key=value,key=value; see `evolvent envs`.")]
@@ -66,19 +68,19 @@ def invoke(arguments: Sequence[str]) -> int:
     passed_on = own[own.index("--") :] if "--" in own else []
     own = own[: len(own) - len(passed_on)]
     anywhere = [each for each in own if each in _ANYWHERE]
-    debug = "--debug" in anywhere
     try:
         line = [*anywhere, *(each for each in own if each not in _ANYWHERE), *passed_on]
         code = app(line, prog_name="evolvent", standalone_mode=False)
+        if code == _INTERRUPTED:
+            print("evolvent: Stopped.", file=sys.stderr)
+            return 1
         return code if isinstance(code, int) else 0
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "evolvent"
-        return told(f"{error.format_message().rstrip('.')}. See `{command} --help`.", error, 2, debug)
+        return told(f"{error.format_message().rstrip('.')}. See `{command} --help`.", error, 2)
     except (AgentError, WorldError, MemoryStoreError) as error:
-        return told(str(error), error, 2, debug)
-    except (KeyboardInterrupt, typer.Abort) as error:
-        return told("Stopped.", error, 1, debug)
+        return told(str(error), error, 2)
 
 
 @app.callback(invoke_without_command=True)
@@ -92,7 +94,7 @@ def root(
 
     logger = logging.getLogger("evolvent")
     logger.handlers = [RichHandler(console=Console(stderr=True), show_path=debug)]
-    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING)
     if version:
         from importlib.metadata import version as version_of
 
@@ -302,10 +304,9 @@ def _resumable(how: str) -> Iterator[None]:
     except (SetupError, LedgerLockedError):
         raise
     except KeyboardInterrupt as error:
-        raise typer.Exit(told(f"Stopped. Go on with: {how}", error, 1, debug=False)) from error
+        raise typer.Exit(told(f"Stopped. Go on with: {how}", error, 1)) from error
     except (AgentError, WorldError, MemoryStoreError, OSError, sqlite3.Error) as error:
-        debug = "--debug" in sys.argv
-        raise typer.Exit(told(f"The run failed: {error} Go on with: {how}", error, 1, debug)) from error
+        raise typer.Exit(told(f"The run failed: {error} Go on with: {how}", error, 1)) from error
     except Exception:
         note(f"The run failed, and it should not have: please report the lines below. Go on with: {how}")
         raise

@@ -191,11 +191,12 @@ async def finish(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> Episo
     return {"trajectories": tuple(trajectories)}
 
 
-def next_move(state: EpisodeState) -> Literal["act", "finish"]:
+# Coroutines though they never wait: LangGraph sends a plain function to a thread at every step.
+async def next_move(state: EpisodeState) -> Literal["act", "finish"]:
     return "finish" if state["done"] else "act"
 
 
-def after_act(state: EpisodeState) -> Literal["observe", "finish"]:
+async def after_act(state: EpisodeState) -> Literal["observe", "finish"]:
     return "finish" if state["done"] else "observe"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ class Watch:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
-            BarColumn(16),
-            TextColumn("{task.fields[tally]}", markup=False),
-            TimeElapsedColumn(),
+            BarColumn(10, table_column=Column(min_width=10)),
+            TextColumn("{task.fields[tally]}", markup=False, table_column=Column(min_width=26, no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(min_width=7, no_wrap=True)),
         )
         self._bar = Progress(*columns, console=console, transient=True)
         self._line = self._bar.add_task("starting", total=generations + 1, tally="")
@@ -64,7 +65,8 @@ class Watch:
             self._held_out[job.generation] = self._held_out.get(job.generation, 0) + 1
             done += min(1.0, self._held_out[job.generation] / self._evaluated)
         rate = self._episodes / max(1e-9, time.monotonic() - self._started)
-        self._bar.update(self._line, completed=done, tally=f"{self._tally()} · {self._episodes} in all, {rate:.1f}/s")
+        mean = f"mean {sum(self._scores) / len(self._scores):.2f}" if self._scores else f"{self._failed} failed"
+        self._bar.update(self._line, completed=done, tally=f"{self._episodes} episodes · {mean} · {rate:.1f}/s")
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:

@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -446,6 +447,7 @@ def _totals(trace: Any, models: Mapping[str, Any]) -> dict[str, Any]:
         "event": "process ended",
         **asdict(total),
         "forward_tokens": forward,
+        "core_seconds": round(time.process_time(), 3),
         "retries": trace.retries,
         "failed_calls": trace.failed_calls,
     }

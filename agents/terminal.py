@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import traceback
 from typing import Any
@@ -23,8 +24,9 @@ def note(text: str) -> None:
     Console(stderr=True).print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
-def told(message: str, error: BaseException, code: int, debug: bool) -> int:
-    if debug:
+def told(message: str, error: BaseException, code: int) -> int:
+    """One line that says what went wrong, and where it came from with --debug; gives the exit code."""
+    if logging.getLogger("evolvent").isEnabledFor(logging.DEBUG):
         traceback.print_exception(error)
     print(f"evolvent: {' '.join(message.split())}", file=sys.stderr)
     return code

@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Sequence
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -46,9 +49,10 @@ class EndpointChatModel(BaseChatModel):
     timeout_s: float = Field(default=60, gt=0)
     """Of waiting for the next byte."""
 
-    _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = PrivateAttr(
+    _free: WeakKeyDictionary[asyncio.AbstractEventLoop, list[httpx.AsyncClient]] = PrivateAttr(
         default_factory=WeakKeyDictionary
     )
+    """Clients that no call is using."""
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
@@ -60,8 +64,7 @@ class EndpointChatModel(BaseChatModel):
 
     async def hang_up(self) -> None:
         """Close this event loop's connections; the next call opens new ones."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
+        for client in self._free.pop(asyncio.get_running_loop(), []):
             await client.aclose()
 
     @property
@@ -89,21 +92,24 @@ class EndpointChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _read(await self._client().post(self._address, content=self._request(messages, stop, kwargs)))
+        async with self._line() as client:
+            return _read(await client.post(self._address, content=self._request(messages, stop, kwargs)))
 
-    def _client(self) -> httpx.AsyncClient:
-        """This event loop's."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            self._clients[loop] = httpx.AsyncClient(**self._settings())
-        return self._clients[loop]
+    @asynccontextmanager
+    async def _line(self) -> AsyncIterator[httpx.AsyncClient]:
+        """A client of one connection for one call: a pool of many would compare each with each at every call."""
+        free = self._free.setdefault(asyncio.get_running_loop(), [])
+        client = free.pop() if free else httpx.AsyncClient(**self._settings())
+        try:
+            yield client
+        finally:
+            free.append(client)
 
     def _settings(self) -> dict[str, Any]:
         return {
             "headers": {"Authorization": f"Bearer {key()}", "Content-Type": "application/json"},
             "timeout": httpx.Timeout(self.timeout_s, connect=min(self.timeout_s, 10)),
-            # As many connections as there are episodes at once: that bound is the caller's.
-            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None),
+            "verify": _certificates(),
         }
 
     @property
@@ -140,6 +146,12 @@ def _read(response: httpx.Response) -> ChatResult:
         text or "", usage_metadata=tokens, response_metadata={"finish_reason": choice.get("finish_reason")}
     )
     return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Read once: that takes longer than many calls."""
+    return httpx.create_ssl_context()
 
 
 def key() -> str:

@@ -6,11 +6,10 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-import httpx
 from langchain_core.messages import BaseMessage, convert_to_openai_messages
 
 from evolvent.agents.errors import ModelUnavailableError
-from evolvent.agents.models.openai import EndpointChatModel, GarbledAnswerError, key
+from evolvent.agents.models.openai import EndpointChatModel, GarbledAnswerError
 from evolvent.agents.models.protocol import Scores
 
 
@@ -35,30 +34,29 @@ class VllmChatModel(EndpointChatModel):
             raise ValueError(f"Continuations {list(continuations)!r}; expected one or more, none of them empty.")
         assert self.base_url is not None
         root = self.base_url.rstrip("/").removesuffix("/v1")
-        timeout = httpx.Timeout(self.timeout_s, connect=min(self.timeout_s, 10))
-        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {key()}"}, timeout=timeout) as client:
 
-            async def post(path: str, **body: Any) -> Any:
+        async def post(path: str, **body: Any) -> Any:
+            async with self._line() as client:
                 response = await client.post(f"{root}/{path}", json={"model": self.model, **body})
-                response.raise_for_status()
-                return response.json()
+            response.raise_for_status()
+            return response.json()
 
-            try:
-                chat = convert_to_openai_messages(list(messages))
-                prompt = (await post("tokenize", messages=chat, add_generation_prompt=True))["tokens"]
-                options = [
-                    (await post("tokenize", prompt=text, add_special_tokens=False))["tokens"] for text in continuations
-                ]
-                whole = [[*prompt, *option] for option in options]
-                answer = await post("v1/completions", prompt=whole, max_tokens=1, temperature=0, prompt_logprobs=0)
-                scored = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
-                logprobs = tuple(
-                    tuple(
-                        float(position[str(token)]["logprob"])
-                        for token, position in zip(option, choice["prompt_logprobs"][len(prompt) :], strict=True)
-                    )
-                    for option, choice in zip(options, scored, strict=True)
+        try:
+            chat = convert_to_openai_messages(list(messages))
+            prompt = (await post("tokenize", messages=chat, add_generation_prompt=True))["tokens"]
+            options = [
+                (await post("tokenize", prompt=text, add_special_tokens=False))["tokens"] for text in continuations
+            ]
+            whole = [[*prompt, *option] for option in options]
+            answer = await post("v1/completions", prompt=whole, max_tokens=1, temperature=0, prompt_logprobs=0)
+            scored = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
+            logprobs = tuple(
+                tuple(
+                    float(position[str(token)]["logprob"])
+                    for token, position in zip(option, choice["prompt_logprobs"][len(prompt) :], strict=True)
                 )
-            except (ValueError, TypeError, LookupError) as error:
-                raise GarbledAnswerError(f"The server's answer gives no log-probabilities: {error!r}"[:300]) from error
+                for option, choice in zip(options, scored, strict=True)
+            )
+        except (ValueError, TypeError, LookupError) as error:
+            raise GarbledAnswerError(f"The server's answer gives no log-probabilities: {error!r}"[:300]) from error
         return Scores(logprobs, len(prompt) + sum(map(len, options)))

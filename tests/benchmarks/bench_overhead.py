@@ -75,18 +75,21 @@ def bare_loop(model: BaseChatModel, world: Workshop, task: Task) -> CompiledStat
         reply = await model.ainvoke(state["messages"])
         return {"messages": [*state["messages"], AIMessage(reply.text)], "action": str(reply.text)}
 
-    def observe(state: BareState) -> BareState:
+    async def observe(state: BareState) -> BareState:
         result = world.step({"agent": Action(state["action"])})
         (seen,) = result.observations
         asked = f"{seen.text}\nAnswer with one of: {' | '.join(seen.actions or ())}"
         return {"messages": [*state["messages"], HumanMessage(asked)], "done": result.done}
+
+    async def after(state: BareState) -> str:
+        return "done" if state["done"] else "on"
 
     graph = StateGraph(BareState)
     graph.add_node("act", act)
     graph.add_node("observe", observe)
     graph.add_edge(START, "act")
     graph.add_edge("act", "observe")
-    graph.add_conditional_edges("observe", lambda state: "done" if state["done"] else "on", {"on": "act", "done": END})
+    graph.add_conditional_edges("observe", after, {"on": "act", "done": END})
     return graph.compile()
 
 
