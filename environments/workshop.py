@@ -52,6 +52,8 @@ NOISE = (
     "It is raining outside.", "The apprentice is late.", "A cat sleeps on the bench.", "The market closes early today.",
     "Someone left the window open.", "The bell of the tower strikes.", "A cart rolls past.", "The stove is warm.",
 )  # fmt: skip
+_IN_VAIN = 1000
+"""Draws in a row that gave no new task: the world has no more."""
 SPARE_STEPS = 2
 """Illegal actions a task forgives."""
 
@@ -145,14 +147,14 @@ class Workshop:
         # An order law is met twice as often as its pair would be, or it could hardly be learned.
         decks = _deal([*met, *ruled], rng), _deal(novel or met, rng)
         tasks: dict[str, Task] = {}
-        for _ in range(100 * n):
-            if len(tasks) == n:
-                break
+        in_vain = 0
+        while len(tasks) < n and in_vain < _IN_VAIN:
             wants_novel = split == "test" and len(tasks) % 2 == 1 and bool(novel)
             pair = next(decks[wants_novel])
             rest = rng.sample([flaw for flaw in self.flaws if flaw not in pair], self._flaws_each - 2)
             flaws = rng.sample((*pair, *rest), self._flaws_each)
             task = self._task(split, rng.choice(owners), rng.choice(ITEMS), tuple(flaws), wants_novel, rng)
+            in_vain = in_vain + 1 if task.id in tasks else 0
             tasks.setdefault(task.id, task)
         if len(tasks) < n:
             raise BadOptionError(f"This world has {len(tasks)} {split} tasks, not {n}. Ask for fewer, or add cures.")

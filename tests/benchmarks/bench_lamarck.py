@@ -1,6 +1,6 @@
 """Does `lamarck` learn in the workshop, with the embedded model? Seed by seed, with the truth to hold it against.
 
-    python tests/benchmarks/bench_lamarck.py [--seeds 0,1,2,3,4] [--arms reflect,count,shuffled] [--out runs/bench-lamarck]
+    python tests/benchmarks/bench_lamarck.py [--seeds 0,1,2,3,4] [--arms reflect,count,shuffled] [--out DIR]
 
 Arms: `reflect` is the recipe as it is; `count` proposes what most often succeeded, without a model; `shuffled` permutes
 outcomes before anything learns from them, and must learn nothing. A finished run in `--out` is used again.
