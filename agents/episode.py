@@ -224,10 +224,12 @@ async def play(job: Job, environment: Environment, *, in_thread: bool = False) -
     # No subgraph of the loop that has it played: it is kept whole by the ledger, never checkpointed step by step.
     outer = var_child_runnable_config.set(None)
     try:
-        final: Any = await episode_graph().ainvoke({}, context=context, config={"recursion_limit": limit})
+        final: Any = await episode_graph().ainvoke(
+            {}, context=context, config={"recursion_limit": limit}, output_keys="trajectories"
+        )
     finally:
         var_child_runnable_config.reset(outer)
-    trajectories: tuple[Trajectory, ...] = final["trajectories"]
+    trajectories: tuple[Trajectory, ...] = final
     return trajectories
 
 

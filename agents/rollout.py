@@ -93,7 +93,8 @@ class Rollouts:
             failed = next((each.outcome for each in episode if each.outcome.failure == "model"), None)
             if failed is not None and not self._trace.answered:
                 raise ModelUnavailableError(f"No model call has succeeded yet. The last said: {failed.detail}")
-            self._memory.add_episode(job.key, episode)
+            # In a thread: waiting for the disk would hold up every other episode.
+            await asyncio.to_thread(self._memory.add_episode, job.key, episode)
         self._on_episode(job, episode)
         return episode
 

@@ -46,6 +46,7 @@ def trajectory_record(trajectory: Trajectory) -> Record:
             "phase": trajectory.phase,
             "attempt": trajectory.attempt,
             "steps": len(trajectory.steps),
+            "framed": any(step.observation.frame != "{action}" for step in trajectory.steps),
             "worked": _worked(trajectory),
             "model": trajectory.model,
         },

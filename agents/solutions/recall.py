@@ -130,7 +130,7 @@ class FromMemory:
             examples = [hit.record for hit in hits]
             recalled += [Recalled(record.id, True) for record in examples]
         loose = [record for record in told if not record.meta.get("situation")]
-        loose += [record for record in examples if not record.meta.get("worked")]
+        loose += [record for record in examples if not record.meta.get("framed")]
         text = WorkingMemory(self.budget_tokens, _tokens).text([Scored(record, 0.0) for record in loose])
         return _Placed(
             tuple(recalled),

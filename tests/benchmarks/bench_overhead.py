@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import multiprocessing
 import statistics
 import tempfile
@@ -108,13 +109,16 @@ async def play_bare(model: BaseChatModel, tasks: Sequence[Task], recall: Recall)
 # -- ours ------------------------------------------------------------------------------------------------------------
 
 
+_batches = itertools.count()
+
+
 async def play_ours(
     model: BaseChatModel, tasks: Sequence[Task], memory: Memory, trace: Trace, recall: Recall, *, concurrency: int = 1
 ) -> None:
     rollouts = Rollouts(memory, trace, concurrency=concurrency)
     policy = {"": Policy(RoleModel("bench", model, trace), recall)}
-    attempt = len(list(memory.ledger.episodes()))  # so that no key comes twice
-    await rollouts.run(SPEC, [Job(task, policy, "train", 0, attempt) for task in tasks])
+    batch = next(_batches)  # so that no key comes twice
+    await rollouts.run(SPEC, [Job(task, policy, "train", 0, batch) for task in tasks])
     rollouts.close()
 
 

@@ -77,13 +77,26 @@ def test_raw_experience_of_the_same_situation_speaks_where_no_rule_does(memory: 
         "trajectory",
         "Task: A clock has rust and rot.",
         Scope("workshop", player="agent"),
-        meta={"worked": [[RUST, "To mend rust, use the wax."], [ROT, "To mend rot, use the wax."]]},
+        meta={"framed": True, "worked": [[RUST, "To mend rust, use the wax."], [ROT, "To mend rot, use the wax."]]},
         status="active",
     )
     _keep(memory, raw, _rule("To mend rust, use the oil.", ("rust",), RUST))
     found = _recall(memory)(TASK, "agent", random.Random(0))
     assert found.hint(_seen(RUST)) == "Remember: To mend rust, use the oil."
     assert found.hint(_seen(ROT)) == "Remember: To mend rot, use the wax."
+
+
+def test_an_attempt_that_only_failed_is_not_held_up_as_an_example(memory: Memory) -> None:
+    raw = new_record(
+        "trajectory",
+        "Task: A clock has rust and rot.\n> wax\nIt did not work.",
+        Scope("workshop", player="agent"),
+        meta={"framed": True, "worked": []},
+        status="active",
+    )
+    _keep(memory, raw)
+    found = _recall(memory)(TASK, "agent", random.Random(0))
+    assert (found.head, found.hint(_seen(RUST))) == ("", "")
 
 
 def test_dropout_withholds_as_often_as_it_says_and_logs_the_probability(memory: Memory) -> None:
