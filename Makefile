@@ -13,7 +13,7 @@ WHEEL_ENV := build/wheel-env
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: help install run test check record test-slow systems-smoke wheel clean
+.PHONY: help install run test lint check record test-slow systems-smoke wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,10 +34,12 @@ run: install  ## the main job: lamarck learns in the workshop
 test: install  ## every test but the slow ones; results.json must say what they show
 	$(BIN)/pytest -m 'not slow' --check-results
 
-check: install  ## what a commit needs: format, lint, types, import arrows, unit tests
+lint: $(INSTALLED)  ## format, lint and strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	MYPYPATH=.links $(BIN)/mypy -p evolvent --namespace-packages --explicit-package-bases
+
+check: install lint  ## what a commit needs: format, lint, types, import arrows, unit tests
 	$(BIN)/pytest tests/unit
 
 record: install  ## write results.json from the tests of the systems

@@ -56,7 +56,7 @@ async def serving(answer: Answer) -> AsyncIterator[str]:
                 await writer.drain()
                 if b"keep-alive" not in sent[:200]:
                     break
-        writer.transport.abort() if not writer.is_closing() else None
+        writer.close()
         open_connections.discard(task)
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0, backlog=256)

@@ -136,12 +136,12 @@ def _read(response: httpx.Response) -> ChatResult:
         text, usage = choice["message"]["content"], answer.get("usage") or {}
         if text is not None and not isinstance(text, str):
             raise TypeError(f"content is {type(text).__name__}, not text")
-        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+        read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise GarbledAnswerError(f"The endpoint's answer is no chat completion: {error!r}"[:300]) from error
     tokens: UsageMetadata | None = None
-    if all(isinstance(count, int) for count in counts):
-        tokens = UsageMetadata(input_tokens=counts[0], output_tokens=counts[1], total_tokens=sum(counts))
+    if isinstance(read, int) and isinstance(written, int):
+        tokens = UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
     message = AIMessage(
         text or "", usage_metadata=tokens, response_metadata={"finish_reason": choice.get("finish_reason")}
     )
