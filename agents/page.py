@@ -34,7 +34,7 @@ svg { width: 100%; max-width: 32rem; height: auto; display: block; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem .35rem 0; border-bottom: 1px solid var(--line); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td { overflow-wrap: break-word; } .lesson { min-width: 14rem; }
+th, td { overflow-wrap: break-word; } .lesson { min-width: 14rem; }
 pre { white-space: pre-wrap; font-size: .85rem; margin: .3rem 0; padding-left: .6rem;
   border-left: 2px solid var(--line); }
 summary { cursor: pointer; }
