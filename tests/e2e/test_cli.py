@@ -131,7 +131,7 @@ def test_a_run_shows_its_verdict_and_where_to_look_next(
 
 def test_a_stopped_run_says_how_to_go_on_and_goes_on(evolvent: Evolvent, script: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    words = ["run", "lamarck", "--model", script, *TINY, "--tasks", "24", "--out", str(out)]
+    words = ["run", "lamarck", "--model", script, *TINY, "--tasks", "150", "--out", str(out)]
     command = [sys.executable, "-c", "from evolvent.agents.cli import main; main()", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

