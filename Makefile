@@ -52,7 +52,8 @@ systems-smoke: install  ## every implemented recipe with the small preset, at mo
 	out=runs/smoke-$$(date +%Y%m%d-%H%M%S); failed=; \
 	for recipe in $$($(BIN)/python -c 'from evolvent.agents.recipes.catalog import implemented; print(*implemented())'); do \
 		echo "== $$recipe"; \
-		timeout 180 $(BIN)/evolvent run $$recipe --preset small --out $$out/$$recipe || failed+=" $$recipe"; \
+		timeout 180 $(BIN)/evolvent run $$recipe --preset small --tasks 4 --eval 8 --generations 2 --out $$out/$$recipe \
+			|| failed+=" $$recipe"; \
 	done; \
 	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
