@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -131,9 +132,12 @@ def test_a_run_shows_its_verdict_and_where_to_look_next(
 
 def test_a_stopped_run_says_how_to_go_on_and_goes_on(evolvent: Evolvent, script: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    words = ["run", "lamarck", "--model", script, *TINY, "--tasks", "150", "--out", str(out)]
+    words = ["run", "lamarck", "--model", script, *TINY, "--tasks", "60", "--out", str(out)]
     command = [sys.executable, "-c", "from evolvent.agents.cli import main; main()", *words]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    # A shell starts its background jobs with SIGINT ignored, and children inherit that.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, preexec_fn=heed) as process:
         assert process.stderr is not None
         assert process.stdout is not None
         while "attempting" not in (line := process.stderr.readline()):
