@@ -7,26 +7,20 @@ What is there already is used again, so a benchmark that was cut off goes on whe
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evolvent.agents.context import Context, Objective
 from evolvent.agents.errors import RunDirectoryError
 from evolvent.agents.evaluation.controls import Arm, Rival, play_controls, rules_from_elsewhere, rules_misplaced
 from evolvent.agents.evaluation.statistics import diagnose, interval, n_for_power, paired, verdict
 from evolvent.agents.evaluation.task_set import judged_tasks, task_set_hash
-from evolvent.agents.models.openai import EndpointChatModel
-from evolvent.agents.models.role import RoleModel
 from evolvent.agents.recipes.catalog import load_recipe
-from evolvent.agents.rollout import Rollouts
-from evolvent.agents.run import Prepared, RunConfig, create, execute, prepare, read_config, result
-from evolvent.agents.trace import Trace, read_lines
+from evolvent.agents.run import Prepared, RunConfig, create, execute, opened, prepare, read_config, result
+from evolvent.agents.trace import read_lines
 from evolvent.agents.types import derive_rng
 from evolvent.environments.catalog import version
-from evolvent.environments.protocol import EnvironmentSpec
 from evolvent.environments.types import Cost, Task
 from evolvent.memory.embedding import HashEmbedder
 from evolvent.memory.store import Memory
@@ -192,7 +186,7 @@ async def _held_out_arms(
         frozen=frozen,
         random_rules=await _random_rules(run, beside, say, ready),
     )
-    async with _controls_context(run, say, ready) as context:
+    async with opened(run.config, run.folder / "controls", ready, say=say) as context:
         controls = await play_controls(context, rival)
     return {run.config.recipe: _recipe_arm(run), "frozen": frozen, **controls}
 
@@ -214,38 +208,6 @@ async def _random_rules(
         folder = run.folder.with_name(f"{run.folder.name}-elsewhere")
         beside = await _finished(config, folder, _prefixed(say, "another world"), ready)
     return rules_from_elsewhere(run.active, beside.rules)
-
-
-@asynccontextmanager
-async def _controls_context(run: Played, say: Callable[[str], None], ready: Prepared) -> AsyncIterator[Context]:
-    """What the controls of a run play in: its objective and models, a ledger of their own."""
-    config, folder = run.config, run.folder / "controls"
-    with Memory.open(folder, embedder=ready.embedder) as memory:
-        trace = Trace(folder / "trace.jsonl")
-        rollouts = Rollouts(memory, trace, concurrency=config.concurrency)
-        specs = {"actor": config.model, **config.roles}
-        try:
-            yield Context(
-                seed=config.seed,
-                objective=Objective(
-                    f"Do well on tasks of {config.environment}.",
-                    EnvironmentSpec(config.environment, dict(config.options)),
-                    config.tasks,
-                    config.evaluated,
-                    config.generations,
-                ),
-                models={role: RoleModel(specs.get(role, role), model, trace) for role, model in ready.models.items()},
-                memory=memory,
-                rollouts=rollouts,
-                trace=trace,
-                say=say,
-            )
-        finally:
-            for model in {id(model): model for model in ready.models.values()}.values():
-                if isinstance(model, EndpointChatModel):
-                    await model.hang_up()
-            rollouts.close()
-            trace.close()
 
 
 def _recipe_arm(run: Played) -> Arm:

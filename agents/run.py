@@ -12,7 +12,8 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +34,7 @@ from evolvent.environments.types import Cost, Trajectory
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
+    from evolvent.agents.context import Context
     from evolvent.agents.episode import Job
     from evolvent.agents.models.role import Limits
     from evolvent.agents.rollout import Episode
@@ -269,52 +271,23 @@ async def execute(
     """
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-    from evolvent.agents.context import Context, Objective
-    from evolvent.agents.models.openai import EndpointChatModel
-    from evolvent.agents.models.role import Limits, RoleModel
-    from evolvent.agents.rollout import Rollouts
-    from evolvent.agents.trace import JsonLines, Trace
-    from evolvent.environments.protocol import EnvironmentSpec
-    from evolvent.memory.store import Memory
+    from evolvent.agents.trace import JsonLines
 
     config = read_config(directory)
-    recipe = load_recipe(config.recipe)
-    graph = recipe.build(config.recipe_config())
+    graph = load_recipe(config.recipe).build(config.recipe_config())
     ready = prepare(config, models=models, embedder=embedder)
-    specs = _specs(config)
-    with Memory.open(directory, embedder=ready.embedder) as memory:
-        if memory.ledger.memo("versions") is None:
-            memory.ledger.add_memo("versions", json.dumps(_versions(config.environment)))
-        trace = Trace(directory / "trace.jsonl")
+
+    def record(job: Job, episode: Episode) -> None:
+        for each in episode:
+            metrics.write(_metric(job.key, each))
+            logger.info("%s: score %.2f in %d steps", each.id, each.outcome.score, len(each.steps))
+        on_episode(job, episode)
+
+    async with opened(config, directory, ready, say=say, on_episode=record, limits=limits) as context:
+        if context.memory.ledger.memo("versions") is None:
+            context.memory.ledger.add_memo("versions", json.dumps(_versions(config.environment)))
         metrics = JsonLines(directory / "metrics.jsonl")
-        _catch_up(metrics, memory)
-
-        def record(job: Job, episode: Episode) -> None:
-            for each in episode:
-                metrics.write(_metric(job.key, each))
-                logger.info("%s: score %.2f in %d steps", each.id, each.outcome.score, len(each.steps))
-            on_episode(job, episode)
-
-        rollouts = Rollouts(memory, trace, concurrency=config.concurrency, on_episode=record)
-        context = Context(
-            seed=config.seed,
-            objective=Objective(
-                f"Do well on tasks of {config.environment}.",
-                EnvironmentSpec(config.environment, dict(config.options)),
-                config.tasks,
-                config.evaluated,
-                config.generations,
-            ),
-            models={
-                role: RoleModel(specs.get(role, role), model, trace, limits or Limits())
-                for role, model in ready.models.items()
-            },
-            memory=memory,
-            rollouts=rollouts,
-            trace=trace,
-            say=say,
-            earlier_selves=earlier_selves(config),
-        )
+        _catch_up(metrics, context.memory)
         try:
             async with AsyncSqliteSaver.from_conn_string(str(directory / "checkpoints.sqlite")) as saver:
                 loop = graph.compile(checkpointer=saver)
@@ -322,13 +295,59 @@ async def execute(
                 begun = await saver.aget_tuple(settings) is not None
                 await loop.ainvoke(None if begun else {"generation": 0}, settings, context=context, durability="sync")
         finally:
-            metrics.write(_totals(trace, ready.models))
+            metrics.write(_totals(context.trace, ready.models))
+            metrics.close()
+
+
+@asynccontextmanager
+async def opened(
+    config: RunConfig,
+    directory: Path,
+    ready: Prepared,
+    *,
+    say: Callable[[str], None],
+    on_episode: Callable[[Job, Episode], None] = lambda job, episode: None,
+    limits: Limits | None = None,
+) -> AsyncIterator[Context]:
+    """What operators play in: a directory's memory and trace, the models of a config; all closed at the end."""
+    from evolvent.agents.context import Context, Objective
+    from evolvent.agents.models.openai import EndpointChatModel
+    from evolvent.agents.models.role import Limits, RoleModel
+    from evolvent.agents.rollout import Rollouts
+    from evolvent.agents.trace import Trace
+    from evolvent.environments.protocol import EnvironmentSpec
+    from evolvent.memory.store import Memory
+
+    specs = _specs(config)
+    with Memory.open(directory, embedder=ready.embedder) as memory:
+        trace = Trace(directory / "trace.jsonl")
+        rollouts = Rollouts(memory, trace, concurrency=config.concurrency, on_episode=on_episode)
+        try:
+            yield Context(
+                seed=config.seed,
+                objective=Objective(
+                    f"Do well on tasks of {config.environment}.",
+                    EnvironmentSpec(config.environment, dict(config.options)),
+                    config.tasks,
+                    config.evaluated,
+                    config.generations,
+                ),
+                models={
+                    role: RoleModel(specs.get(role, role), model, trace, limits or Limits())
+                    for role, model in ready.models.items()
+                },
+                memory=memory,
+                rollouts=rollouts,
+                trace=trace,
+                say=say,
+                earlier_selves=earlier_selves(config),
+            )
+        finally:
             for model in {id(model): model for model in ready.models.values()}.values():
                 if isinstance(model, EndpointChatModel):
                     await model.hang_up()
             rollouts.close()
             trace.close()
-            metrics.close()
 
 
 def result(directory: Path) -> dict[str, Any]:
