@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Kind = Literal["trajectory", "rule", "reflection", "note", "skill", "tool", "profile", "prompt"]
-Status = Literal["candidate", "active", "retired"]
+Status = Literal["quarantined", "candidate", "active", "retired"]
+"""Quarantined: it comes from text that nobody vouches for; no search finds it until it is restored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,14 @@ class Scored:
     """Higher is better; comparable within one search only."""
 
 
-EventKind = Literal["add", "update", "merge", "activate", "retire", "reject", "credit"]
+EventKind = Literal[
+    "add", "update", "merge", "activate", "retire", "reject", "restore", "credit", "forget", "revert"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change of memory. `add` carries the record; the others name it."""
+    """One change of memory. `add` carries the record; the others name it; `revert` names a commit in its payload."""
 
     kind: EventKind
     record_id: str
