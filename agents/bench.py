@@ -7,12 +7,13 @@ What is there already is used again, so a benchmark that was cut off goes on whe
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evolvent.agents.errors import RunDirectoryError
+from evolvent.agents.errors import RunDirectoryError, SetupError
+from evolvent.agents.evaluation.controls import CONTROLS as PLAYED
 from evolvent.agents.evaluation.controls import Arm, Rival, play_controls, rules_from_elsewhere, rules_misplaced
 from evolvent.agents.evaluation.statistics import diagnose, interval, n_for_power, paired, verdict
 from evolvent.agents.evaluation.task_set import judged_tasks, task_set_hash
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from evolvent.memory.embedding import Embedder
 
-CONTROLS = ("frozen", "full-history", "raw-retrieval", "random-rules")
+CONTROLS = ("frozen", *PLAYED)
 RETRY = "retry"
 """The control of a recipe from which nothing carries over: as many attempts without the mechanism."""
 MARGIN = 0.05
@@ -70,12 +71,14 @@ async def bench(
     models: Mapping[str, BaseChatModel] | None = None,
     embedder: Embedder | None = None,
     variants: Mapping[str, Mapping[str, Any]] | None = None,
+    controls: Collection[str] = CONTROLS,
 ) -> dict[str, Any]:
     """The comparison of `config`'s recipe with its controls, over the seeds from `config.seed` on, as one JSON value.
 
     In the workshop each seed has a world of its own, counted up from the configured one.
 
     Args:
+        controls: those to play, of `CONTROLS`; `frozen` comes with every run. The others can be asked for later.
         variants: further arms by name, each the recipe with these settings over its own (an ablation); one run a seed.
 
     Raises:
@@ -96,13 +99,26 @@ async def bench(
             arms.append(_own_task_arms(run))
             continue
         beside = runs[(index + 1) % seeds] if seeds > 1 else None
-        found = await _held_out_arms(run, beside, speak, ready)
+        found = await _held_out_arms(run, beside, speak, ready, controls)
         for name, settings in (variants or {}).items():
             changed = run.config.model_copy(update={"settings": {**run.config.settings, **settings}})
             folder = directory / f"seed-{run.config.seed}-{name}"
             found[name] = _recipe_arm(await _finished(changed, folder, speak, ready))
         arms.append(found)
     return _comparison(config, runs, arms)
+
+
+def read_controls(text: str) -> tuple[str, ...]:
+    """Controls from their names with commas between them; all of them from nothing.
+
+    Raises:
+        SetupError: no such control.
+    """
+    names = tuple(name.strip() for name in text.split(",")) if text else CONTROLS
+    for name in names:
+        if name not in CONTROLS:
+            raise SetupError(f"--controls {name!r}: no control is called that. Known: {', '.join(CONTROLS)}.")
+    return names
 
 
 def _for_seed(config: RunConfig, index: int) -> RunConfig:
@@ -177,6 +193,7 @@ async def _held_out_arms(
     beside: Played | None,
     say: Callable[[str], None],
     ready: Prepared,
+    names: Collection[str],
 ) -> dict[str, Arm]:
     frozen = _frozen_arm(run)
     settings = run.config.recipe_config()
@@ -184,10 +201,10 @@ async def _held_out_arms(
         run.learning_episodes,
         temperature=getattr(settings, "explore_temperature", 1.0),
         frozen=frozen,
-        random_rules=await _random_rules(run, beside, say, ready),
+        random_rules=await _random_rules(run, beside, say, ready) if "random-rules" in names else (),
     )
     async with opened(run.config, run.folder / "controls", ready, say=say) as context:
-        controls = await play_controls(context, rival)
+        controls = await play_controls(context, rival, names)
     return {run.config.recipe: _recipe_arm(run), "frozen": frozen, **controls}
 
 
@@ -310,12 +327,17 @@ def _comparison(config: RunConfig, runs: Sequence[Played], arms: Sequence[Mappin
             "low": raw.low if raw else None,
             "not_below": raw.low > -MARGIN if raw else None,
         },
-        "reasons": {} if "full-history" in pooled else dict.fromkeys(CONTROLS[1:], _NOTHING_CARRIES_OVER),
+        "reasons": {
+            name: _NOTHING_CARRIES_OVER if RETRY in pooled else _NOT_ASKED_FOR
+            for name in CONTROLS
+            if name not in pooled
+        },
         "illegal_actions": illegal,
         "seeds": [_seed_json(run, each) for run, each in zip(runs, arms, strict=True)],
     }
 
 
+_NOT_ASKED_FOR = "Not played: --controls leaves it out."
 _NOTHING_CARRIES_OVER = f"Nothing carries over between tasks: the control is as many attempts ({RETRY!r})."
 
 

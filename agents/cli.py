@@ -192,6 +192,9 @@ def bench(
     recipe: Recipe,
     env: Env,
     seeds: Annotated[int, typer.Option("--seeds", min=1, metavar="K", help="Runs, with seeds counted up.")] = 1,
+    controls: Annotated[
+        str, typer.Option("--controls", metavar="NAME,…", help="Those to play; all when left out. More can follow.")
+    ] = "",
     model: Model = "smollm2",
     role: Roles = None,
     tasks: Tasks = 24,
@@ -206,6 +209,7 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Compare a recipe with its controls on the same tasks: frozen, full history, raw retrieval, random rules."""
+    from evolvent.agents.bench import read_controls
     from evolvent.agents.flags import read_config_flags, run_directory
     from evolvent.agents.run import check
 
@@ -215,6 +219,7 @@ def bench(
     }
     config = read_config_flags(recipe, env=env, roles=role or (), settings=settings or (), flags=flags)
     check(config)
+    chosen = read_controls(controls)
     directory = out or run_directory(config).with_name(f"bench-{run_directory(config).name}")
     with _resumable(f"the same command and --out {directory}"):
         ready = _ready(config)
@@ -224,7 +229,15 @@ def bench(
         from evolvent.agents.rollout import run_sync
 
         with Watch(Console(stderr=True), generations=0, evaluated=config.evaluated) as watch:
-            work = compare(config, seeds, directory, say=watch.say, models=ready.models, embedder=ready.embedder)
+            work = compare(
+                config,
+                seeds,
+                directory,
+                say=watch.say,
+                models=ready.models,
+                embedder=ready.embedder,
+                controls=chosen,
+            )
             found = run_sync(work)
     if as_json:
         print_json(found)

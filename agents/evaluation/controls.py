@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from evolvent.agents.context import Context
@@ -134,15 +134,23 @@ class Rival:
     """Stand-ins for the recipe's active rules."""
 
 
-async def play_controls(context: Context, rival: Rival) -> dict[str, Arm]:
-    """Every control on the held-out tasks. What the context's ledger already holds is not played again."""
-    explored, exploring = await _explore(context, rival)
+CONTROLS = ("full-history", "raw-retrieval", "random-rules")
+
+
+async def play_controls(context: Context, rival: Rival, names: Collection[str] = CONTROLS) -> dict[str, Arm]:
+    """Controls on the held-out tasks. What the context's ledger already holds is not played again."""
+    explored, exploring = [], Cost()
+    if {"full-history", "raw-retrieval"} & set(names):
+        explored, exploring = await _explore(context, rival)
     count = token_counter(context.model("actor"))
-    return {
-        "full-history": await _full_history(context, explored, exploring, count),
-        "raw-retrieval": await _raw_retrieval(context, explored, exploring, count),
-        "random-rules": await _random_rules(context, rival),
-    }
+    arms: dict[str, Arm] = {}
+    if "full-history" in names:
+        arms["full-history"] = await _full_history(context, explored, exploring, count)
+    if "raw-retrieval" in names:
+        arms["raw-retrieval"] = await _raw_retrieval(context, explored, exploring, count)
+    if "random-rules" in names:
+        arms["random-rules"] = await _random_rules(context, rival)
+    return arms
 
 
 def choosing_tasks(episodes: int) -> int:

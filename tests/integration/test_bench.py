@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from langchain_core.messages import BaseMessage
 
-from evolvent.agents.bench import CONTROLS, bench
-from evolvent.agents.errors import RunDirectoryError
+from evolvent.agents.bench import CONTROLS, bench, read_controls
+from evolvent.agents.errors import RunDirectoryError, SetupError
 from evolvent.agents.models.scripted import ScriptedScorer
 from evolvent.agents.rollout import run_sync
 from evolvent.agents.run import RunConfig
@@ -174,6 +174,23 @@ async def test_a_variant_is_a_further_arm(tmp_path: Path) -> None:
     found, _ = await run_bench(tmp_path, config, seeds=1, variants={"counted": {"extractor": "count"}})
     assert "counted" in found["arms"]
     assert found["gain"]["counted"]["n"] == 10
+
+
+async def test_controls_may_be_played_later_than_the_others(
+    finished: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    found, _ = finished
+    first, _ = await run_bench(tmp_path, controls=("random-rules",))
+    assert first["arms"]["full-history"] is None
+    assert "--controls" in first["reasons"]["full-history"]
+    assert first["gain"]["random-rules"] == found["gain"]["random-rules"]
+    more, _ = await run_bench(tmp_path)
+    assert more["gain"] == found["gain"]
+
+
+def test_an_unknown_control_is_refused_by_name() -> None:
+    with pytest.raises(SetupError, match=r"'rawretrieval'.*Known: frozen, full-history"):
+        read_controls("frozen,rawretrieval")
 
 
 async def test_where_nothing_carries_over_the_control_is_as_many_attempts_without_the_mechanism(tmp_path: Path) -> None:
