@@ -48,6 +48,17 @@ class IndexState:
     """Items in both collections."""
 
 
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One record as the index has it."""
+
+    id: str
+    collection: str
+    text: str
+    metadata: Mapping[str, Any]
+    vector: Floats
+
+
 class ChromaIndex:
     """One store's two collections, in a folder of ours or on a server.
 
@@ -81,9 +92,22 @@ class ChromaIndex:
                 for name in COLLECTIONS
             )
 
-    def write(self, records: Sequence[Record], vectors_ND: Floats, commit: str) -> None:
-        """Put these records in, over what was there, then say that the index reflects `commit`."""
+    def contents(self) -> Iterator[Item]:
+        """Everything that is there, a batch at a time."""
+        with self._failing("read"):
+            for name in COLLECTIONS:
+                collection = self._opened().get_collection(name, embedding_function=None)
+                for start in range(0, collection.count(), _BATCH):
+                    part = collection.get(limit=_BATCH, offset=start, include=["documents", "metadatas", "embeddings"])
+                    texts, facts, vectors_ND = part["documents"], part["metadatas"], np.asarray(part["embeddings"])
+                    for row, key in enumerate(part["ids"]):
+                        text, known = (texts or [])[row], (facts or [])[row]
+                        yield Item(key, name, text, dict(known or {}), vectors_ND[row])
+
+    def write(self, records: Sequence[Record], vectors_ND: Floats, commit: str, *, gone: Sequence[Record] = ()) -> None:
+        """Take `gone` out, put `records` in over what was there, then say that the index reflects `commit`."""
         with self._failing("write"):
+            _delete(self._opened(), gone)
             _write(self._opened(), records, vectors_ND, {"commit": commit, "embedder": self._embedder})
 
     def rebuild(self, records: Sequence[Record], vectors_ND: Floats, commit: str) -> None:
@@ -225,12 +249,20 @@ def _write(client: Client, records: Sequence[Record], vectors_ND: Floats, mark: 
     client.get_collection(_MARKED, embedding_function=None).modify(metadata=dict(mark))
 
 
+def _delete(client: Client, records: Sequence[Record]) -> None:
+    batch = min(_BATCH, client.get_max_batch_size())
+    for name in COLLECTIONS:
+        ids = [record.id for record in records if collection_of(record.kind) == name]
+        for start in range(0, len(ids), batch):
+            client.get_collection(name, embedding_function=None).delete(ids=ids[start : start + batch])
+
+
 def metadata(record: Record) -> dict[str, Any]:
     """A record as Chroma keeps it: flat, in a reader's words. None removes what an earlier version had."""
     facts = {
-        key: value
+        key: value if isinstance(value, str | int | float | bool) else None
         for key, value in record.meta.items()
-        if key.isidentifier() and isinstance(value, str | int | float | bool)
+        if key.isidentifier()
     }
     lift = record.lift
     return {

@@ -8,13 +8,26 @@ MemoryStoreError
 │   ├── DuplicateKeyError      an episode, trajectory or memo that is already there (ValueError)
 │   ├── BadEventError          an event that cannot be folded; nothing was written (ValueError)
 │   ├── UnknownRecordError     (LookupError)
-│   └── UnknownCommitError     (LookupError)
+│   ├── UnknownCommitError     no commit, branch or step is called so (LookupError)
+│   ├── BranchError            a name that is taken or that no branch may have, or no such branch (ValueError)
+│   ├── CannotRevertError      the root, reverted already, on another branch, or later commits build on it (ValueError)
+│   └── MergeConflictError     both branches changed the same field differently; nothing was written (ValueError)
 ├── VectorIndexError           Chroma cannot be written or rebuilt; the ledger is unharmed (RuntimeError)
 │   └── ForeignIndexError      the collections on a Chroma server belong to another ledger
+├── BadExposureError           a probability, an outcome or a difference of two out of range (ValueError)
+├── UnlikeRecordsError         records that cannot stand for each other; they are not merged (ValueError)
+├── BadImportError             a file to import that is foreign, cut off, changed or malformed (ValueError)
+├── GraphTooLargeError         more of the lineage than a drawing can show (ValueError)
 └── UnknownRetrieverError      no such way of searching (ValueError)
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from evolvent.memory.merging import Conflict
 
 
 class MemoryStoreError(Exception):
@@ -53,11 +66,43 @@ class UnknownCommitError(LedgerError, LookupError):
     pass
 
 
+class BranchError(LedgerError, ValueError):
+    pass
+
+
+class CannotRevertError(LedgerError, ValueError):
+    pass
+
+
+class MergeConflictError(LedgerError, ValueError):
+    """`conflicts` holds all of them; the message may show the first only."""
+
+    def __init__(self, message: str, conflicts: Sequence[Conflict]) -> None:
+        super().__init__(message)
+        self.conflicts = tuple(conflicts)
+
+
 class VectorIndexError(MemoryStoreError, RuntimeError):
     pass
 
 
 class ForeignIndexError(VectorIndexError):
+    pass
+
+
+class BadExposureError(MemoryStoreError, ValueError):
+    pass
+
+
+class UnlikeRecordsError(MemoryStoreError, ValueError):
+    pass
+
+
+class BadImportError(MemoryStoreError, ValueError):
+    pass
+
+
+class GraphTooLargeError(MemoryStoreError, ValueError):
     pass
 
 

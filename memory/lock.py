@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 import weakref
 from pathlib import Path
 
 from evolvent.memory.errors import LedgerLockedError, LedgerUnwritableError
 
+_POLL_S = 0.05
+
 
 class WriterLock:
-    """Held from construction to `release`.
+    """Held from construction to `release`; waits up to `wait_s` seconds for who holds it now.
 
     Raises:
-        LedgerLockedError: somebody else holds it; names the process.
+        LedgerLockedError: somebody else still holds it; names the process.
         LedgerUnwritableError: the lock file cannot be made.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wait_s: float = 0) -> None:
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
@@ -26,18 +29,26 @@ class WriterLock:
                 f"Cannot write memory in {path.parent}: {error.strerror}. "
                 "Open it with read_only=True, or choose a directory you may write to."
             ) from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.read(self._file, 32).decode(errors="replace").strip() or "unknown"
-            os.close(self._file)
-            raise LedgerLockedError(
-                f"Memory in {path.parent} is open for writing by process {holder}; one writer at a time. "
-                "Wait for it to end, or open with read_only=True."
-            ) from error
+        deadline = time.monotonic() + wait_s
+        while not self._taken():
+            if time.monotonic() >= deadline:
+                holder = os.read(self._file, 32).decode(errors="replace").strip() or "unknown"
+                os.close(self._file)
+                raise LedgerLockedError(
+                    f"Memory in {path.parent} is open for writing by process {holder}; one writer at a time. "
+                    "Wait for it to end, or open with read_only=True."
+                )
+            time.sleep(_POLL_S)
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, str(os.getpid()).encode(), 0)
         _held.add(self)
+
+    def _taken(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def release(self) -> None:
         if self._file >= 0:

@@ -1,4 +1,8 @@
-"""The ledger's tables, and how its SQLite file is opened."""
+"""The ledger's tables, and how its SQLite file is opened.
+
+Version 2 (branches): `commits.merged`, the second parent of a merge commit or "", and `head`, the branch that
+commits go to. A file of version 1 is migrated when it is opened for writing, in one transaction, and can be read as is.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,13 @@ from pathlib import Path
 
 from evolvent.memory.errors import LedgerUnreadableError, LedgerUnwritableError
 
-_VERSION = 1
+_VERSION = 2
 _BUSY_S = 10
 
 _TABLES = """
 CREATE TABLE commits (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, key TEXT NOT NULL, parent TEXT NOT NULL,
-    generation INTEGER NOT NULL, note TEXT NOT NULL, created_at REAL NOT NULL);
+    generation INTEGER NOT NULL, note TEXT NOT NULL, created_at REAL NOT NULL, merged TEXT NOT NULL DEFAULT '');
 CREATE INDEX commits_by_key ON commits (key);
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY, commit_id TEXT NOT NULL REFERENCES commits (id),
@@ -22,6 +26,8 @@ CREATE TABLE events (
 CREATE INDEX events_by_commit ON events (commit_id);
 CREATE INDEX events_by_record ON events (record);
 CREATE TABLE refs (name TEXT PRIMARY KEY, commit_id TEXT NOT NULL);
+CREATE TABLE head (branch TEXT NOT NULL);
+INSERT INTO head VALUES ('main');
 CREATE TABLE episodes (
     seq INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, phase TEXT NOT NULL, generation INTEGER NOT NULL,
     environment TEXT NOT NULL, task TEXT NOT NULL, attempt INTEGER NOT NULL, created_at REAL NOT NULL);
@@ -36,10 +42,23 @@ CREATE TABLE recalls (
     trajectory INTEGER NOT NULL REFERENCES trajectories (seq), record TEXT NOT NULL,
     shown INTEGER NOT NULL, probability REAL NOT NULL);
 CREATE INDEX recalls_by_record ON recalls (record);
+CREATE INDEX recalls_by_trajectory ON recalls (trajectory);
 CREATE TABLE memos (key TEXT PRIMARY KEY, text TEXT NOT NULL, created_at REAL NOT NULL);
 CREATE TABLE generations (number INTEGER PRIMARY KEY, payload TEXT NOT NULL, created_at REAL NOT NULL);
 CREATE TABLE vectors (
     record TEXT NOT NULL, embedder TEXT NOT NULL, vector BLOB NOT NULL, PRIMARY KEY (record, embedder));
+"""
+_FROM_1 = """
+ALTER TABLE commits ADD COLUMN merged TEXT NOT NULL DEFAULT '';
+CREATE INDEX recalls_by_trajectory ON recalls (trajectory);
+CREATE TABLE head (branch TEXT NOT NULL);
+INSERT INTO head VALUES ('main');
+"""
+# A file that may not be changed is read through views that say what the migration would have written.
+_AS_IF_FROM_1 = """
+PRAGMA temp_store = MEMORY;
+CREATE TEMP VIEW commits AS SELECT seq, id, key, parent, generation, note, created_at, '' AS merged FROM main.commits;
+CREATE TEMP VIEW head AS SELECT 'main' AS branch;
 """
 _FROZEN = ("commits", "events", "episodes", "trajectories", "recalls", "memos", "generations")
 _TRIGGERS = "".join(
@@ -51,7 +70,7 @@ _TRIGGERS = "".join(
 
 
 def connect(path: Path, read_only: bool) -> sqlite3.Connection:
-    """The ledger's file, made when it is opened for writing and not there yet.
+    """The ledger's file, made when it is opened for writing and not there yet, migrated when it is older.
 
     Raises:
         LedgerUnreadableError, LedgerUnwritableError: see `Ledger`.
@@ -70,8 +89,14 @@ def connect(path: Path, read_only: bool) -> sqlite3.Connection:
             if version == 0:
                 db.executescript(f"BEGIN IMMEDIATE; {_TABLES} {_TRIGGERS} PRAGMA user_version = {_VERSION}; COMMIT;")
                 version = _VERSION
+            elif version == 1:
+                db.executescript(f"BEGIN IMMEDIATE; {_FROM_1} PRAGMA user_version = {_VERSION}; COMMIT;")
+                version = _VERSION
+        elif version == 1:
+            db.executescript(_AS_IF_FROM_1)
+            version = _VERSION
         if version != _VERSION:
-            raise LedgerUnreadableError(f"{path} has ledger version {version}; this Evolvent reads {_VERSION}.")
+            raise LedgerUnreadableError(f"{path} has ledger version {version}; this Evolvent reads 1 to {_VERSION}.")
         return db
     except (sqlite3.DatabaseError, LedgerUnreadableError) as error:
         if db is not None:

@@ -7,7 +7,7 @@ snapshot, the records as of one commit, so that every episode of a batch reads t
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,11 +16,15 @@ import numpy as np
 
 from evolvent.environments.types import Trajectory
 from evolvent.memory.chroma import ChromaIndex
+from evolvent.memory.corpus import Asker, Corpus, Shelf
 from evolvent.memory.embedding import Embedder, Floats, MiniLM
-from evolvent.memory.errors import ForeignIndexError, LedgerUnwritableError, VectorIndexError
+from evolvent.memory.errors import ForeignIndexError, LedgerUnwritableError, UnknownCommitError, VectorIndexError
 from evolvent.memory.ledger import ROOT, Ledger
-from evolvent.memory.retrieval import LIVE, Corpus, Retriever, retriever
-from evolvent.memory.types import Event, Kind, Record, Scope, Scored, Status
+from evolvent.memory.lineage import Lineage
+from evolvent.memory.merging import Side
+from evolvent.memory.retrieval import LIVE, Retriever, retriever
+from evolvent.memory.trust import quarantined
+from evolvent.memory.types import Event, Kind, Record, Scored, Status
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +44,7 @@ class Snapshot:
         query: str,
         *,
         k: int,
-        scope: Scope | None = None,
+        scope: Asker = None,
         kinds: Collection[Kind] | None = None,
         statuses: Collection[Status] = LIVE,
         mode: str = "hybrid",
@@ -58,8 +62,9 @@ class Memory:
         self.ledger = ledger
         self._index = index
         self._embedder = embedder
-        self._vectors = ledger.vectors(embedder.name)
-        """By record id; only ever added to, so that snapshots may share it."""
+        self._shelf = Shelf(self._embed_new)
+        self._corpus: Corpus | None = None
+        """Of the latest snapshot: the next one differs from it by little."""
         self._latest: Snapshot | None = None
 
     @classmethod
@@ -70,11 +75,13 @@ class Memory:
         embedder: Embedder | None = None,
         chroma_url: str | None = None,
         read_only: bool = False,
+        wait_s: float = 0,
     ) -> Memory:
         """The memory in `directory`: `ledger.sqlite`, and `chroma/` unless `chroma_url` names a server.
 
         Opened for writing, it is made when missing, and an index that is behind, half-written, corrupt or gone is
         repaired from the ledger before this returns. Opened for reading it touches no index: vectors lie in the ledger.
+        While another process has it open for writing, a writer waits up to `wait_s` seconds for it.
 
         Raises:
             LedgerLockedError, LedgerUnwritableError, LedgerUnreadableError: see `Ledger`.
@@ -86,7 +93,7 @@ class Memory:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise LedgerUnwritableError(f"Cannot make a memory in {folder}: {error.strerror}.") from error
-        ledger = Ledger(folder / "ledger.sqlite", read_only=read_only)
+        ledger = Ledger(folder / "ledger.sqlite", read_only=read_only, wait_s=wait_s)
         chosen = embedder or MiniLM()
         index = None if read_only else ChromaIndex(chroma_url or folder / "chroma", chosen.name)
         memory = cls(ledger, index, chosen)
@@ -100,18 +107,59 @@ class Memory:
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def commit(self, key: str, events: Sequence[Event], *, generation: int, note: str = "") -> str:
-        """`Ledger.commit`, then the index. When this returns, both hold it."""
-        before = self.ledger.head()
-        commit = self.ledger.commit(key, events, generation=generation, note=note)
-        if self._index is not None and self.ledger.head() != before:
-            changed = self._changed_since(before)
-            vectors_ND = self._embed(changed)
-            try:
-                self._index.write(changed, vectors_ND, commit)
-            except VectorIndexError as error:
-                logger.warning("%s Rebuilding it now.", error)
-                self.rebuild()
-        return commit
+        """`Ledger.commit`, then the index. When this returns, both hold it.
+
+        New records that are not to be trusted, by themselves or by what they came from, start quarantined: `trust.py`.
+        """
+        events = quarantined(self.ledger, events)
+        into = [str(event.payload.get("into")) for event in events if event.kind == "merge"]
+        return self._moved(
+            lambda: self.ledger.commit(key, events, generation=generation, note=note),
+            dict.fromkeys((*(event.record_id for event in events), *into)),
+        )
+
+    @property
+    def branch(self) -> str:
+        """See `Ledger.branch`."""
+        return self.ledger.branch
+
+    def branches(self) -> dict[str, str]:
+        """See `Ledger.branches`."""
+        return self.ledger.branches()
+
+    def resolve(self, ref: str) -> str:
+        """See `Ledger.resolve`."""
+        return self.ledger.resolve(ref)
+
+    def make_branch(self, name: str, at: str | None = None) -> str:
+        """See `Ledger.make_branch`."""
+        return self.ledger.make_branch(name, at)
+
+    def checkout(self, name: str) -> str:
+        """`Ledger.checkout`, then the index."""
+        return self._moved(lambda: self.ledger.checkout(name))
+
+    def revert(self, commit: str, note: str = "") -> str:
+        """`Ledger.revert`, then the index."""
+        return self._moved(lambda: self.ledger.revert(commit, note))
+
+    def merge(self, branch: str, prefer: Side | None = None) -> str:
+        """`Ledger.merge`, then the index."""
+        return self._moved(lambda: self.ledger.merge(branch, prefer))
+
+    def forget(self, node: str, note: str = "") -> str:
+        """Commit the fall of a trajectory or a record, see `Lineage.forget_events`, and give the commit's id.
+
+        Where nothing was derived from it nothing is written and that is the head. `revert` undoes it.
+
+        Raises:
+            UnknownRecordError: neither a record nor a trajectory has this id.
+        """
+        events, head = Lineage(self.records(), self.ledger).forget_events(node), self.ledger.head()
+        if not events:
+            return head
+        commits = self.ledger.commits()
+        return self.commit(f"forget/{node}@{head}", events, generation=commits[-1].generation, note=note)
 
     def add_episode(self, key: str, trajectories: Sequence[Trajectory]) -> None:
         """See `Ledger.add_episode`. To make them searchable, commit `rendering.trajectory_record`s as events."""
@@ -126,12 +174,22 @@ class Memory:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
+    @property
+    def index(self) -> ChromaIndex | None:
+        """None when memory is open for reading: it needs none."""
+        return self._index
+
+    @property
+    def embedder(self) -> Embedder:
+        return self._embedder
+
     def snapshot(self, at: str | None = None) -> Snapshot:
         """Memory as of commit `at`, by default the head; the same object until something is written."""
         commit = at or self.ledger.head()
         if self._latest is None or self._latest.commit != commit:
             records = self.ledger.records(commit)
-            self._latest = Snapshot(commit, records, Corpus(records, self._embed), self._embedder)
+            self._corpus = Corpus(records, self._shelf, self._corpus)
+            self._latest = Snapshot(commit, records, self._corpus, self._embedder)
         return self._latest
 
     def records(self, at: str | None = None) -> Mapping[str, Record]:
@@ -142,7 +200,7 @@ class Memory:
         query: str,
         *,
         k: int,
-        scope: Scope | None = None,
+        scope: Asker = None,
         kinds: Collection[Kind] | None = None,
         statuses: Collection[Status] = LIVE,
         mode: str = "hybrid",
@@ -167,20 +225,22 @@ class Memory:
         """Bring the index to the head: nothing to do, only what it missed, or all of it."""
         if self._index is None:
             return
-        records, head = self.ledger.records(), self.ledger.head()
         try:
             state = self._index.state()
-            ours = state.commit == ROOT or any(state.commit == commit.id for commit in self.ledger.commits())
+            try:
+                then = self.ledger.records(state.commit or ROOT)
+                ours = True
+            except UnknownCommitError:
+                ours = False
             if not ours and not self._index.embedded and state.size:
                 raise ForeignIndexError(
                     f"The collections at {self._index.place} belong to another memory (at commit {state.commit}). "
                     "Add /NAME to the address for a database of its own."
                 )
             if state.commit is not None and ours and state.embedder == self._embedder.name:
-                if state.commit != head:
-                    missed = self._changed_since(state.commit)
-                    self._index.write(missed, self._embed(missed), head)
-                if self._index.holds(records):
+                if state.commit != self.ledger.head():
+                    self._write(then, dict.fromkeys((*then, *self.ledger.records())))
+                if self._index.holds(self.ledger.records()):
                     return
         except ForeignIndexError:
             raise
@@ -191,25 +251,46 @@ class Memory:
             self._index.close()
         self.rebuild()
 
-    def _changed_since(self, commit: str) -> list[Record]:
-        """Records that events after `commit` touched, each once."""
+    def _moved(self, move: Callable[[], str], touched: Iterable[str] | None = None) -> str:
+        """Move the head, then the index; records differ in `touched` at most, None if nobody knows."""
+        then, before = self.ledger.head(), self.ledger.records()
+        commit = move()
+        if self._index is not None and self.ledger.head() != then:
+            try:
+                anything = dict.fromkeys((*before, *self.ledger.records()))
+                self._write(before, anything if touched is None else touched)
+            except VectorIndexError as error:
+                logger.warning("%s Rebuilding it now.", error)
+                self.rebuild()
+        return commit
+
+    def _write(self, before: Mapping[str, Record], touched: Iterable[str]) -> None:
+        assert self._index is not None
         records = self.ledger.records()
-        touched: dict[str, None] = {}
-        for event in self.ledger.events(since=commit):
-            touched[event.record_id] = None
-            if event.kind == "merge":
-                touched[event.payload["into"]] = None
-        return [records[key] for key in touched]
+        changed = [key for key in touched if records.get(key) != before.get(key)]
+        stay = [records[key] for key in changed if key in records]
+        # Chroma joins new metadata with the old; a fact that is gone goes with its whole item.
+        gone = [
+            before[key]
+            for key in changed
+            if key in before and (key not in records or before[key].meta.keys() - records[key].meta.keys())
+        ]
+        self._index.write(stay, self._embed(stay), self.ledger.head(), gone=gone)
 
     def _embed(self, records: Sequence[Record]) -> Floats:
-        """Vectors `[N, D]` of records, from the ledger where it has them."""
-        new = [record for record in records if record.id not in self._vectors]
+        """Vectors `[N, D]` of records."""
+        return self._shelf.vectors(self._shelf.rows(records))
+
+    def _embed_new(self, records: Sequence[Record]) -> Floats:
+        """The same for records that are new to this process: from the ledger where it has them."""
+        known = self.ledger.vectors(self._embedder.name, [record.id for record in records])
+        new = [record for record in records if record.id not in known]
         if new:
             vectors_ND = self._embedder.embed([record.text for record in new])
             ids = [record.id for record in new]
             if not self.ledger.read_only:
                 self.ledger.add_vectors(self._embedder.name, ids, vectors_ND)
-            self._vectors.update(zip(ids, vectors_ND, strict=True))
+            known.update(zip(ids, vectors_ND, strict=True))
         if not records:
             return np.zeros((0, self._embedder.dim), np.float32)
-        return np.stack([self._vectors[record.id] for record in records])
+        return np.stack([known[record.id] for record in records])

@@ -80,9 +80,7 @@ class Scored:
     """Higher is better; comparable within one search only."""
 
 
-EventKind = Literal[
-    "add", "update", "merge", "activate", "retire", "reject", "restore", "credit", "forget", "revert"
-]
+EventKind = Literal["add", "update", "merge", "activate", "retire", "reject", "restore", "credit", "forget", "revert"]
 
 
 @dataclass(frozen=True, slots=True)

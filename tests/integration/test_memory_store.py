@@ -16,9 +16,10 @@ import pytest
 from chromadb.config import Settings
 
 from evolvent.environments.types import Action, Observation, Outcome, Recalled, Step, Task, ToolCall, Trajectory
+from evolvent.memory.chroma import collection_of, metadata
 from evolvent.memory.embedding import HashEmbedder, MiniLM
 from evolvent.memory.errors import ForeignIndexError, LedgerUnwritableError, VectorIndexError
-from evolvent.memory.ledger import ROOT
+from evolvent.memory.ledger import ROOT, Ledger
 from evolvent.memory.rendering import recall_events, render, trajectory_record
 from evolvent.memory.store import Memory
 from evolvent.memory.types import Event, Record, Scope, new_record
@@ -95,6 +96,76 @@ def test_a_change_of_standing_reaches_chroma(memory: Memory) -> None:
     by_id = dict(zip(rules["ids"], rules["metadatas"], strict=True))
     assert by_id[FILE.id]["status"] == "retired"
     assert by_id[CLAMP.id]["parents"] == ["t2", FILE.id]
+
+
+def assert_index_is_the_head(memory: Memory) -> None:
+    """What chromadb alone shows is exactly the records of the head."""
+    client = chroma(memory)
+    for name in ("rules", "trajectories"):
+        kept = client.get_collection(name).get()
+        assert kept["documents"] is not None
+        assert kept["metadatas"] is not None
+        found = dict(zip(kept["ids"], zip(kept["documents"], kept["metadatas"], strict=True), strict=True))
+        assert found == {
+            key: (record.text, {k: v for k, v in metadata(record).items() if v is not None})
+            for key, record in memory.records().items()
+            if collection_of(record.kind) == name
+        }
+
+
+def test_the_index_follows_reverts_branches_and_merges(memory: Memory) -> None:
+    played = trajectory_record(trajectory("t1"))
+    memory.commit("a", add(FILE), generation=1)
+    memory.make_branch("try")
+    memory.commit(
+        "b", [*add(CLAMP, played), Event("update", FILE.id, payload={"meta": {"stem": "rust"}})], generation=2
+    )
+    assert_index_is_the_head(memory)
+    memory.revert("b")
+    assert_index_is_the_head(memory)
+    assert "stem" not in (chroma(memory).get_collection("rules").get(ids=[FILE.id])["metadatas"] or [{}])[0]
+    memory.revert("HEAD")
+    memory.checkout("try")
+    assert (memory.branch, list(memory.records())) == ("try", [FILE.id])
+    assert_index_is_the_head(memory)
+    memory.commit("c", [Event("activate", FILE.id)], generation=3)
+    memory.checkout("main")
+    memory.merge("try")
+    assert_index_is_the_head(memory)
+    memory.commit("d", [Event("forget", played.id)], generation=4)
+    assert_index_is_the_head(memory)
+    assert [each.record.id for each in memory.search("mend the crack", k=1)] == [CLAMP.id]
+
+
+def test_a_fact_that_no_metadata_can_hold_any_more_leaves_the_index(memory: Memory) -> None:
+    memory.commit("a", add(FILE), generation=1)
+    for step, value in enumerate([1, [1, 2], "one", None]):
+        memory.commit(f"b{step}", [Event("update", FILE.id, payload={"meta": {"seen": value}})], generation=2)
+        assert_index_is_the_head(memory)
+
+
+@pytest.mark.parametrize("way", ["revert", "merge", "checkout", "forget"])
+def test_a_move_that_never_reached_the_index_is_made_up_for_on_opening(tmp_path: Path, way: str) -> None:
+    with Memory.open(tmp_path, embedder=HashEmbedder()) as memory:
+        memory.commit("a", add(FILE), generation=1)
+        memory.make_branch("try")
+        memory.commit("b", [*add(CLAMP), Event("update", FILE.id, payload={"meta": {"stem": "rust"}})], generation=2)
+        memory.checkout("try")
+        memory.commit("c", [Event("retire", FILE.id)], generation=3)
+        memory.checkout("main")
+    ledger = Ledger(tmp_path / "ledger.sqlite")  # a writer that dies before it comes to the index
+    match way:
+        case "revert":
+            ledger.revert("b")
+        case "merge":
+            ledger.merge("try")
+        case "checkout":
+            ledger.checkout("try")
+        case "forget":
+            ledger.commit("d", [Event("forget", FILE.id)], generation=4)
+    ledger.close()
+    with Memory.open(tmp_path, embedder=HashEmbedder()) as memory:
+        assert_index_is_the_head(memory)
 
 
 def test_a_trajectory_reads_as_task_deeds_and_score_and_hides_the_answer() -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from evolvent.environments.types import (
     Action,
@@ -23,6 +20,7 @@ from evolvent.environments.types import (
     Step,
     Task,
     Trajectory,
+    dump,
 )
 from evolvent.memory.errors import (
     BadEventError,
@@ -33,7 +31,7 @@ from evolvent.memory.errors import (
     UnknownCommitError,
     UnknownRecordError,
 )
-from evolvent.memory.ledger import ROOT, Ledger
+from evolvent.memory.ledger import ROOT, Ledger, commit_id
 from evolvent.memory.types import Event, Interval, Record, Scope, new_record
 
 FILE = new_record("rule", "To mend the rust, use the file.", Scope("workshop", ("rust",)), parents=("t1",))
@@ -149,7 +147,9 @@ def test_a_merged_record_retires_into_the_one_that_stays(ledger: Ledger) -> None
         (Event("add", CLAMP.id), BadEventError, "no record"),
         (Event("add", CLAMP.id, FILE), BadEventError, FILE.id),
         (Event("update", FILE.id, payload={"meta": {"object": object()}}), BadEventError, "JSON"),
-        (Event("forget", FILE.id), BadEventError, "not JSON"),  # type: ignore[arg-type]
+        (Event("erase", FILE.id), BadEventError, "not JSON"),  # type: ignore[arg-type]
+        (Event("revert", "", payload={"commit": ROOT}), BadEventError, r"use revert\(commit\)"),
+        (Event("update", FILE.id, payload={"status": "gold"}), BadEventError, "gold"),
     ],
 )
 def test_a_bad_event_names_itself_and_leaves_nothing_behind(
@@ -248,6 +248,18 @@ def test_a_second_writer_in_the_same_process_is_refused_until_the_first_closes(l
     Ledger(ledger.path).close()
 
 
+def test_a_second_writer_may_wait_for_the_first_to_close(ledger: Ledger) -> None:
+    ledger.commit("a", [add(FILE)], generation=1)
+    closing = threading.Timer(0.2, ledger.close)
+    closing.start()
+    second = Ledger(ledger.path, wait_s=60)
+    assert list(second.records()) == [FILE.id]
+    with pytest.raises(LedgerLockedError, match="one writer at a time"):
+        Ledger(ledger.path, wait_s=0.1)
+    second.close()
+    closing.join()
+
+
 def test_reading_where_there_is_no_ledger_makes_none(tmp_path: Path) -> None:
     with pytest.raises(LedgerUnreadableError, match="No ledger at"):
         Ledger(tmp_path / "ledger.sqlite", read_only=True)
@@ -264,6 +276,94 @@ def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path: Path) -> N
     assert path.read_bytes() == before
 
 
+VERSION_1 = """
+CREATE TABLE commits (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, key TEXT NOT NULL, parent TEXT NOT NULL,
+    generation INTEGER NOT NULL, note TEXT NOT NULL, created_at REAL NOT NULL);
+CREATE INDEX commits_by_key ON commits (key);
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY, commit_id TEXT NOT NULL REFERENCES commits (id),
+    kind TEXT NOT NULL, record TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX events_by_commit ON events (commit_id);
+CREATE INDEX events_by_record ON events (record);
+CREATE TABLE refs (name TEXT PRIMARY KEY, commit_id TEXT NOT NULL);
+CREATE TABLE episodes (
+    seq INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, phase TEXT NOT NULL, generation INTEGER NOT NULL,
+    environment TEXT NOT NULL, task TEXT NOT NULL, attempt INTEGER NOT NULL, created_at REAL NOT NULL);
+CREATE TABLE trajectories (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, episode INTEGER NOT NULL REFERENCES episodes (seq),
+    player TEXT NOT NULL, score REAL NOT NULL, success INTEGER NOT NULL, failure TEXT NOT NULL,
+    tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, calls INTEGER NOT NULL, seconds REAL NOT NULL,
+    body BLOB NOT NULL);
+CREATE TABLE recalls (
+    trajectory INTEGER NOT NULL REFERENCES trajectories (seq), record TEXT NOT NULL,
+    shown INTEGER NOT NULL, probability REAL NOT NULL);
+CREATE TABLE memos (key TEXT PRIMARY KEY, text TEXT NOT NULL, created_at REAL NOT NULL);
+CREATE TABLE generations (number INTEGER PRIMARY KEY, payload TEXT NOT NULL, created_at REAL NOT NULL);
+CREATE TABLE vectors (
+    record TEXT NOT NULL, embedder TEXT NOT NULL, vector BLOB NOT NULL, PRIMARY KEY (record, embedder));
+CREATE TRIGGER commits_never_update BEFORE UPDATE ON commits BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER commits_never_delete BEFORE DELETE ON commits BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+PRAGMA journal_mode = WAL;
+PRAGMA user_version = 1;
+"""
+"""What the first version made, as far as it matters here."""
+
+
+@pytest.fixture
+def old_file(tmp_path: Path) -> Path:
+    path = tmp_path / "old.sqlite"
+    db = sqlite3.connect(path)
+    db.executescript(VERSION_1)
+    parent = ROOT
+    for key, event in (("a", add(FILE)), ("b", Event("activate", FILE.id))):
+        commit = commit_id(parent, key, [dump(event)])
+        db.execute("INSERT INTO commits VALUES (NULL, ?, ?, ?, 1, '', 0.0)", (commit, key, parent))
+        db.execute("INSERT INTO events VALUES (NULL, ?, ?, ?, ?)", (commit, event.kind, event.record_id, dump(event)))
+        parent = commit
+    db.execute("INSERT INTO refs VALUES ('main', ?)", (parent,))
+    db.commit()
+    db.close()
+    return path
+
+
+def version(path: Path) -> int:
+    db = sqlite3.connect(path)
+    found: int = db.execute("PRAGMA user_version").fetchone()[0]
+    db.close()
+    return found
+
+
+def test_a_file_of_the_first_version_is_read_as_it_is(old_file: Path) -> None:
+    reader = Ledger(old_file, read_only=True)
+    assert reader.records() == {FILE.id: replace(FILE, status="active", generation=1)}
+    assert (reader.branch, reader.branches()) == ("main", {"main": reader.head()})
+    assert [(commit.key, commit.merged) for commit in reader.commits()] == [("a", ""), ("b", "")]
+    reader.close()
+    assert version(old_file) == 1
+
+
+def test_a_file_of_the_first_version_is_migrated_by_its_first_writer_and_keeps_its_ids(old_file: Path) -> None:
+    reader = Ledger(old_file, read_only=True)
+    head = reader.head()
+    reader.close()
+    ledger = Ledger(old_file)
+    assert (version(old_file), ledger.head(), ledger.branch) == (2, head, "main")
+    ledger.make_branch("try")
+    ledger.checkout("try")
+    ledger.commit("c", [add(CLAMP)], generation=2)
+    ledger.checkout("main")
+    ledger.revert("b")
+    ledger.merge("try")
+    records = dict(ledger.records())
+    assert {key: record.status for key, record in records.items()} == {FILE.id: "candidate", CLAMP.id: "candidate"}
+    ledger.close()
+    for read_only in (True, False):
+        again = Ledger(old_file, read_only=read_only)
+        assert again.records() == records
+        again.close()
+
+
 def test_a_ledger_of_a_newer_version_is_refused(ledger: Ledger) -> None:
     ledger.close()
     db = sqlite3.connect(ledger.path)
@@ -271,86 +371,3 @@ def test_a_ledger_of_a_newer_version_is_refused(ledger: Ledger) -> None:
     db.close()
     with pytest.raises(LedgerUnreadableError, match="version 99"):
         Ledger(ledger.path)
-
-
-class LedgerBesideDict(RuleBasedStateMachine):
-    """Random histories: the fold must say what a plain dict, changed by hand, says."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.ledger = Ledger(Path(self.folder.name) / "ledger.sqlite")
-        self.expected: dict[str, dict[str, object]] = {}
-        self.past: dict[str, dict[str, dict[str, object]]] = {ROOT: {}}
-        self.pending: list[Event] = []
-
-    @rule(text=st.sampled_from("abcdef"), parent=st.sampled_from(["t1", "t2", "t3"]))
-    def learn(self, text: str, parent: str) -> None:
-        record = new_record("rule", text, parents=(parent,))
-        self.pending.append(add(record))
-        known = self.expected.setdefault(record.id, {"parents": [], "status": "candidate", "recalls": 0})
-        known["parents"] = list(dict.fromkeys([*known["parents"], parent]))  # type: ignore[misc]
-
-    @precondition(lambda self: self.expected)
-    @rule(data=st.data(), kind=st.sampled_from(["activate", "retire", "reject"]))
-    def judge(self, data: st.DataObject, kind: str) -> None:
-        name = data.draw(st.sampled_from(sorted(self.expected)))
-        self.pending.append(Event(kind, name, payload={"why": "pairs"}))  # type: ignore[arg-type]
-        self.expected[name]["status"] = "active" if kind == "activate" else "retired"
-
-    @precondition(lambda self: self.expected)
-    @rule(data=st.data(), times=st.integers(0, 3))
-    def recall(self, data: st.DataObject, times: int) -> None:
-        name = data.draw(st.sampled_from(sorted(self.expected)))
-        self.pending.append(Event("credit", name, payload={"recalls": times}))
-        self.expected[name]["recalls"] += times  # type: ignore[operator]
-
-    @precondition(lambda self: len(self.expected) > 1)
-    @rule(data=st.data())
-    def merge(self, data: st.DataObject) -> None:
-        gone, stays = data.draw(st.lists(st.sampled_from(sorted(self.expected)), min_size=2, max_size=2, unique=True))
-        self.pending.append(Event("merge", gone, payload={"into": stays}))
-        self.expected[gone]["status"] = "retired"
-        kept = self.expected[stays]
-        kept["parents"] = list(dict.fromkeys([*kept["parents"], gone]))  # type: ignore[misc]
-
-    @rule()
-    def commit(self) -> None:
-        commit = self.ledger.commit(f"step {len(self.past)}", self.pending, generation=0)
-        self.pending = []
-        self.past[commit] = {name: dict(known) for name, known in self.expected.items()}
-
-    @rule()
-    def reopen(self) -> None:
-        self.ledger.close()
-        self.ledger = Ledger(self.ledger.path)
-
-    @rule(data=st.data())
-    def replay(self, data: st.DataObject) -> None:
-        step = data.draw(st.integers(1, len(self.past)))
-        if step < len(self.past):
-            self.ledger.commit(f"step {step}", [add(new_record("rule", "never written"))], generation=0)
-
-    @rule(data=st.data())
-    def look_back(self, data: st.DataObject) -> None:
-        commit = data.draw(st.sampled_from(list(self.past)))
-        assert self.shown(commit) == self.past[commit]
-
-    @invariant()
-    def the_head_shows_what_was_committed(self) -> None:
-        assert self.ledger.head() == list(self.past)[-1]
-        assert self.shown(None) == list(self.past.values())[-1]
-
-    def shown(self, at: str | None) -> dict[str, dict[str, object]]:
-        return {
-            name: {"parents": list(record.parents), "status": record.status, "recalls": record.recalls}
-            for name, record in self.ledger.records(at).items()
-        }
-
-    def teardown(self) -> None:
-        self.ledger.close()
-        self.folder.cleanup()
-
-
-LedgerBesideDict.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None, derandomize=True)
-TestLedgerBesideDict = LedgerBesideDict.TestCase
