@@ -29,7 +29,7 @@ def _array_from_json(value: Any) -> NDArray[Any]:
     return np.array(value["data"], dtype=value["dtype"]).reshape(value["shape"])
 
 
-Array = Annotated[NDArray[Any], PlainSerializer(_array_to_json), PlainValidator(_array_from_json)]
+Array = Annotated[NDArray[Any], PlainValidator(_array_from_json), PlainSerializer(_array_to_json)]
 """A numpy array that survives JSON: pixels, joint vectors."""
 
 

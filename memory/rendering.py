@@ -17,7 +17,7 @@ def render(trajectory: Trajectory) -> str:
         if step.observation.text != seen:
             lines.append(step.observation.text)
             seen = step.observation.text
-        lines.append(f"> {_acted(step.action)}")
+        lines.append(f"> {acted(step.action)}")
         if step.result:
             lines.append(step.result)
             seen = step.result  # the next observation says the same
@@ -61,6 +61,16 @@ def recall_events(trajectories: Iterable[Trajectory]) -> list[Event]:
     return [Event("credit", record, payload={"recalls": times}) for record, times in sorted(shown.items())]
 
 
+def acted(action: Action) -> str:
+    """An action on one line, as a person writes it."""
+    if action.tool is not None:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in action.tool.arguments.items())
+        return f"{action.tool.name}({arguments})"
+    if action.array is not None:
+        return f"{action.array.tolist()}"
+    return action.text
+
+
 def _worked(trajectory: Trajectory) -> list[list[str]]:
     """[situation, line] of the steps that were rewarded, in worlds that word their situations (`Observation.frame`).
 
@@ -73,12 +83,3 @@ def _worked(trajectory: Trajectory) -> list[list[str]]:
         for step in good
         if step.observation.frame != "{action}"
     ]
-
-
-def _acted(action: Action) -> str:
-    if action.tool is not None:
-        arguments = ", ".join(f"{key}={value!r}" for key, value in action.tool.arguments.items())
-        return f"{action.tool.name}({arguments})"
-    if action.array is not None:
-        return f"{action.array.tolist()}"
-    return action.text

@@ -6,7 +6,9 @@ import logging
 import multiprocessing
 import os
 import random
+import resource
 import shutil
+import signal
 import stat
 import tempfile
 import time
@@ -20,11 +22,13 @@ import pytest
 from evolvent.environments.types import Outcome, Task, Trajectory
 from evolvent.memory.chroma import ChromaIndex
 from evolvent.memory.embedding import HashEmbedder
-from evolvent.memory.errors import LedgerLockedError, LedgerUnwritableError
+from evolvent.memory.errors import BadImportError, LedgerLockedError, LedgerUnwritableError
+from evolvent.memory.fsck import check_ledger, fsck
 from evolvent.memory.ledger import Ledger
 from evolvent.memory.rendering import trajectory_record
 from evolvent.memory.store import Memory
-from evolvent.memory.types import Event, Record, new_record
+from evolvent.memory.transfer import export_jsonl, export_records, import_jsonl
+from evolvent.memory.types import Event, Record, Scope, new_record, record_id
 
 
 @pytest.fixture(scope="module")
@@ -71,22 +75,43 @@ def assert_sound(memory: Memory) -> None:
 
 
 def write_until_killed(folder: Path, first: int, acknowledged: int) -> None:
-    """Episodes, memos and commits without end; each is told to the pipe only after it was acknowledged."""
+    """Every kind of write without end; each is told to the pipe only after it was acknowledged."""
+
+    def tell(what: str, step: int) -> None:
+        os.write(acknowledged, f"{what} {step}\n".encode())
+
     with opened(folder) as memory:
         os.write(acknowledged, b"open\n")
+        if memory.branch != "main":  # the last one died on a branch
+            memory.checkout("main")
         for step in range(first, first + 100_000):
             trajectory = played(f"t{step}")
             memory.add_episode(f"train/0/t{step}/0", [trajectory])
-            os.write(acknowledged, f"episode {step}\n".encode())
+            tell("episode", step)
             memory.ledger.add_memo(f"memo {step}", "text")
-            os.write(acknowledged, f"memo {step}\n".encode())
+            tell("memo", step)
             rule = new_record("rule", f"rule {step % 7}", parents=(trajectory.id,))
             change = Event("retire" if step % 3 else "activate", rule.id)
             memory.commit(f"step {step}", [*add(rule, trajectory_record(trajectory)), change], generation=step)
-            os.write(acknowledged, f"commit {step}\n".encode())
+            tell("commit", step)
+            match step % 4:
+                case 1:
+                    memory.make_branch(f"branch-{step}")
+                    memory.checkout(f"branch-{step}")
+                    memory.commit(f"side {step}", add(new_record("note", f"side {step}")), generation=step)
+                    memory.checkout("main")
+                    memory.commit(f"main {step}", add(new_record("note", f"main {step}")), generation=step)
+                    memory.merge(f"branch-{step}")
+                    tell("merge", step)
+                case 2:
+                    memory.revert(memory.commit(f"wrong {step}", [Event("reject", rule.id)], generation=step))
+                    tell("revert", step)
+                case 3:
+                    memory.forget(trajectory.id)
+                    tell("forget", step)
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
 def test_a_writer_killed_at_any_moment_loses_nothing_it_acknowledged(
     tmp_path: Path, processes: ForkServerContext, kills: int
 ) -> None:
@@ -94,24 +119,33 @@ def test_a_writer_killed_at_any_moment_loses_nothing_it_acknowledged(
     done: set[str] = set()
     for kill in range(kills):
         reading, writing = os.pipe()
-        child = started(processes, write_until_killed, tmp_path, kill * 100_000, Inherited(writing))
+        first = kill * 100_000 + kill  # so that each kind of write comes early in the life of some writer
+        child = started(processes, write_until_killed, tmp_path, first, Inherited(writing))
         os.close(writing)
         with os.fdopen(reading, "rb") as pipe:
             if kill % 4:  # else it dies while opening, which is when the last one's index is repaired
-                assert pipe.readline() == b"open\n"
-            time.sleep(draw.uniform(0, 0.25))
+                lines = [pipe.readline() for _ in range(1 + draw.randrange(6))]
+                assert lines[0] == b"open\n"
+                done |= {line.strip().decode() for line in lines[1:]}
+                time.sleep(draw.uniform(0, 0.05))
+            else:
+                time.sleep(draw.uniform(0, 0.25))
             child.kill()
             child.join()
             done |= {line.strip().decode() for line in pipe.readlines() if line.endswith(b"\n")}
         if kill % 5 == 4:
             with opened(tmp_path) as memory:
                 check_acknowledged(memory, done - {"open"})
-                assert_sound(memory)
+                assert fsck(memory) == []
     assert len(done) > kills
+    assert {line.split()[0] for line in done - {"open"}} == {"episode", "memo", "commit", "merge", "revert", "forget"}
 
 
 def check_acknowledged(memory: Memory, done: set[str]) -> None:
-    committed = {commit.key for commit in memory.ledger.commits()}
+    main = memory.resolve("main")
+    committed = {commit.key for commit in memory.ledger.commits(main)}
+    reverted = {commit.key for commit in memory.ledger.commits(main) if commit.id in memory.ledger.reverted(main)}
+    records = memory.records(main)
     for line in done:
         what, step = line.split()
         match what:
@@ -121,7 +155,16 @@ def check_acknowledged(memory: Memory, done: set[str]) -> None:
                 assert memory.ledger.memo(f"memo {step}") == "text"
             case "commit":
                 assert f"step {step}" in committed
-                assert trajectory_record(played(f"t{step}")).id in memory.records()
+                # The one whose forgetting was under way when the writer died may be gone, or not yet.
+                assert int(step) % 4 == 3 or trajectory_record(played(f"t{step}")).id in records
+            case "merge":
+                assert {f"main {step}", f"side {step}"} <= committed
+                assert {record_id("note", f"{side} {step}", Scope()) for side in ("main", "side")} <= records.keys()
+            case "revert":
+                assert f"wrong {step}" in reverted
+            case "forget":
+                assert trajectory_record(played(f"t{step}")).id not in records
+                assert not [record.id for record in records.values() if f"t{step}" in record.parents]
 
 
 class Inherited:
@@ -371,3 +414,126 @@ def test_a_full_disk_is_one_clear_error_and_the_step_leaves_nothing(tmp_path: Pa
     assert ledger.memo("m") is None
     ledger.add_memo("small", "still writes")
     ledger.close()
+
+
+def fill(folder: Path, answer: int) -> None:
+    """Writes until the system lets no file grow any more, then says what it was told and what is left."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with opened(folder) as memory:
+        memory.commit("a", add(new_record("rule", "kept")), generation=1)
+        export_jsonl(memory.ledger, folder / "export.jsonl")
+        largest = max(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 200_000, resource.RLIM_INFINITY))
+        draw = random.Random(0)
+        told: list[Exception] = []
+        kept = 0
+        while not told:
+            try:
+                memory.ledger.add_memo(f"memo {kept}", draw.randbytes(20_000).hex())
+                kept += 1
+            except LedgerUnwritableError as error:
+                told.append(error)
+        for write in (
+            lambda: memory.commit("b", add(new_record("rule", draw.randbytes(400_000).hex())), generation=2),
+            lambda: memory.add_episode("train/0/t1/0", [played(draw.randbytes(400_000).hex())]),
+            lambda: export_jsonl(memory.ledger, folder / "export.jsonl"),
+        ):
+            if len(told) == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+            try:
+                write()
+            except LedgerUnwritableError as error:
+                told.append(error)
+        assert len(memory.ledger.commits()) == 1
+    os.write(answer, "\n".join([str(kept), *(str(error) for error in told)]).encode())
+
+
+def test_files_that_may_not_grow_are_one_clear_error_each_and_lose_nothing(
+    tmp_path: Path, processes: ForkServerContext
+) -> None:
+    reading, writing = os.pipe()
+    child = started(processes, fill, tmp_path, Inherited(writing))
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        kept, *told = pipe.read().splitlines()
+    child.join()
+    assert len(told) == 4
+    assert all(str(tmp_path) in each for each in told)
+    assert all("free space or rights, then resume" in each for each in told[:3])
+    assert told[3].startswith(f"Cannot write {tmp_path / 'export.jsonl'}: File too large")
+    with opened(tmp_path) as memory:
+        assert fsck(memory) == []
+        assert [record.text for record in memory.records().values()] == ["kept"]
+        assert all(memory.ledger.memo(f"memo {number}") for number in range(int(kept)))
+        assert memory.ledger.memo(f"memo {kept}") is None
+    assert not list(tmp_path.glob(".export*"))
+    (tmp_path / "again").mkdir()
+    assert check_ledger(import_jsonl(tmp_path / "export.jsonl", tmp_path / "again")) == []
+
+
+def import_where_nothing_fits(file: Path, directory: Path, answer: int) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    try:
+        import_jsonl(file, directory)
+    except LedgerUnwritableError as error:
+        os.write(answer, str(error).encode())
+
+
+def test_an_import_that_finds_no_room_leaves_nothing(tmp_path: Path, processes: ForkServerContext) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.add_memo("large", random.Random(0).randbytes(200_000).hex())
+    export_jsonl(ledger, tmp_path / "export.jsonl")
+    ledger.close()
+    reading, writing = os.pipe()
+    child = started(
+        processes, import_where_nothing_fits, tmp_path / "export.jsonl", tmp_path / "again", Inherited(writing)
+    )
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        assert pipe.read().startswith(f"Cannot make a memory in {tmp_path / 'again'}: Cannot write ")
+    child.join()
+    assert {path.name for path in tmp_path.iterdir()} <= {"export.jsonl", "ledger.sqlite", "ledger.lock"}
+
+
+def export_unprivileged(folder: Path, answer: int) -> None:
+    """All that only reads, and all that would write, by somebody who may only read the folder."""
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    with Memory.open(folder, embedder=HashEmbedder(64), read_only=True) as memory:
+        told = [str(check_ledger(memory.ledger.path))]
+        for write in (
+            lambda: export_jsonl(memory.ledger, folder / "export.jsonl"),
+            lambda: export_records(memory.records(), folder / "records.jsonl"),
+            lambda: import_jsonl(folder / "missing.jsonl", folder / "again"),
+            lambda: memory.forget(next(iter(memory.records()))),
+            lambda: memory.revert("HEAD"),
+        ):
+            try:
+                write()
+            except (LedgerUnwritableError, BadImportError) as error:
+                told.append(str(error))
+    os.write(answer, "\n".join(told).encode())
+
+
+def test_a_read_only_directory_can_be_examined_and_each_write_says_why_not(
+    public: Path, processes: ForkServerContext
+) -> None:
+    with opened(public) as memory:
+        memory.commit("a", add(new_record("rule", "kept")), generation=1)
+    before = {path: path.read_bytes() for path in public.rglob("*") if path.is_file()}
+    public.chmod(stat.S_IRUSR | stat.S_IXUSR | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
+    reading, writing = os.pipe()
+    child = started(processes, export_unprivileged, public, Inherited(writing))
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        sound, *refused = pipe.read().splitlines()
+    child.join()
+    assert sound == "[]"
+    assert refused == [
+        f"Cannot write {public / 'export.jsonl'}: Permission denied. Nothing was exported.",
+        f"Cannot write {public / 'records.jsonl'}: Permission denied. Nothing was exported.",
+        f"Cannot make a memory in {public / 'again'}: [Errno 13] Permission denied: '{refused[2].split(chr(39))[1]}'",
+        *2 * [f"{public / 'ledger.sqlite'} was opened with read_only=True; open it for writing."],
+    ]
+    assert {path: path.read_bytes() for path in public.rglob("*") if path.is_file()} == before
