@@ -6,7 +6,7 @@ A figure can be saved as any other; `svg` gives it as text for a page, with ink 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from evolvent.memory.types import Record
+
 _BLUE, _ORANGE, _GREY = "#2f7fc1", "#d9822b", "#8a8f98"
 """Told apart by people with any kind of colour vision, on a light page and on a dark one."""
 _COLOURS: dict[Status, str] = {"active": _BLUE, "candidate": _ORANGE, "retired": _GREY}
 _INK = "#010203"
 """Stands for the colour of the page's words, which only the page knows."""
+_WORDS = 44
+"""Letters of a record's text beside its row."""
 
 
 def learning_curve(result: Mapping[str, Any]) -> Figure:
@@ -64,6 +68,28 @@ def records_by_status(by_status: Mapping[int, Mapping[Status, int]]) -> Figure:
     return figure
 
 
+def lifts(records: Iterable[Record]) -> Figure:
+    """A forest plot: each record's lift with its 95 % interval, the highest lift on top, in the colour of its status.
+
+    Records without an estimate are left out. The number of episodes behind an estimate stands after the text.
+    """
+    known = [(record, record.lift) for record in records if record.lift is not None]
+    known.sort(key=lambda each: (each[1].mean, each[0].id))
+    figure, axes = _axes("Lift (shown − withheld)", "", height=1.2 + 0.28 * len(known))
+    axes.axvline(0, color=_GREY, linestyle="--", linewidth=1)
+    for row, (record, lift) in enumerate(known):
+        colour = _COLOURS.get(record.status, _GREY)
+        axes.plot([lift.low, lift.high], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
+        axes.plot([lift.mean], [row], color=colour, marker="o")
+    words = [record.text.split("\n", 1)[0] for record, _ in known]
+    cut = [text if len(text) <= _WORDS else f"{text[: _WORDS - 1]}…" for text in words]
+    labels = [f"{text}  n={lift.n}".replace("$", r"\$") for text, (_, lift) in zip(cut, known, strict=True)]
+    axes.set_yticks(range(len(known)), labels)
+    axes.tick_params(axis="y", length=0, labelsize=8)
+    axes.set_ylim(-0.6, len(known) - 0.4)
+    return figure
+
+
 def svg(figure: Figure, name: str, description: str) -> str:
     """The figure as one `<svg>` element.
 
@@ -85,10 +111,11 @@ def svg(figure: Figure, name: str, description: str) -> str:
 _METADATA = ("Creator", "Date", "Format", "Type")
 
 
-def _axes(x: str, y: str) -> tuple[Figure, Axes]:
+def _axes(x: str, y: str, height: float = 3.2) -> tuple[Figure, Axes]:
+    """Empty ones; `height` in inches."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    figure = Figure(figsize=(5.2, height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(x, color=_INK)
     axes.set_ylabel(y, color=_INK)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import Evolvent, typing
 from workshop_scorer import learner
 
 from evolvent.agents import cli
-from evolvent.agents.cli import invoke
 from evolvent.agents.flags import read_environment, read_value
 from evolvent.agents.rollout import run_sync
 from evolvent.agents.run import RunConfig, create, execute, read_config
@@ -35,35 +32,9 @@ SYSTEM_KEYS = {"slug", "name", "paper", "placements", "status", "signature"}
 INTERVAL_KEYS = {"success", "low", "high", "n"}
 
 
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def last(self) -> str:
-        return self.err.rstrip().splitlines()[-1]
-
-
-Evolvent = Callable[..., Said]
-
-
 @pytest.fixture
 def evolvent(capsys: pytest.CaptureFixture[str]) -> Evolvent:
-    """Types one command line."""
-
-    def type_in(*words: object) -> Said:
-        capsys.readouterr()
-        code = invoke([str(word) for word in words])
-        captured = capsys.readouterr()
-        return Said(code, captured.out, captured.err)
-
-    return type_in
+    return typing(capsys)
 
 
 @pytest.fixture
@@ -130,7 +101,10 @@ def test_a_run_shows_its_verdict_and_where_to_look_next(
     assert read_config(directory).options == {"world": 3}, "the workshop's world is the seed unless it is given"
 
 
-def test_a_stopped_run_says_how_to_go_on_and_goes_on(evolvent: Evolvent, script: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_how_to_go_on_and_goes_on(
+    evolvent: Evolvent, script: str, tmp_path: Path, number: signal.Signals
+) -> None:
     out = tmp_path / "run"
     words = ["run", "lamarck", "--model", script, *TINY, "--tasks", "60", "--out", str(out)]
     command = [sys.executable, "-c", "from evolvent.agents.cli import main; main()", *words]
@@ -142,7 +116,7 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on(evolvent: Evolvent, script:
         assert process.stdout is not None
         while "attempting" not in (line := process.stderr.readline()):
             assert line, "the run ended before it could be stopped"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         told = process.stderr.read()
         assert process.stdout.read() == ""
     assert process.returncode == 1

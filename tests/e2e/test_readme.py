@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -42,12 +43,17 @@ def test_every_command_of_the_readme_works_in_the_order_it_is_shown(
     shown: dict[str, str] = {}
     for program, *arguments in lines:
         assert program == "evolvent"
+        if {"RECORD", "TRAJECTORY"} & set(arguments):
+            assert invoke(["memory", "ls", "runs/first", "-k", "1", "--json"]) == 0
+            (record,) = json.loads(capsys.readouterr().out)
+            stands_for = {"RECORD": record["id"], "TRAJECTORY": record["parents"][0]}
+            arguments = [stands_for.get(word, word) for word in arguments]
         code = invoke([*arguments, *shlex.split(TINY.get(arguments[0], ""))])
         shown[arguments[0]] = capsys.readouterr().out
         assert code == 0, arguments
     assert "held-out tasks" in shown["run"]
     assert "raw-retrieval" in shown["bench"]
-    assert (folder / "report.html").exists()
+    assert all((folder / name).exists() for name in ("report.html", "lineage.svg", "memory.jsonl"))
     table = README.split("| in a run directory | holds |")[1].split("\n\n")[0]
     named = re.findall(r"`([\w.]+/?)`", "\n".join(line.split("|")[1] for line in table.splitlines() if line))
     assert len(named) == 7

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from evolvent.agents.plots import learning_curve, records_by_status, svg
+from evolvent.agents.plots import learning_curve, lifts, records_by_status, svg
+from evolvent.memory.types import Interval, Record, new_record
 
 
 def held_out(success: float) -> dict[str, float]:
@@ -44,6 +46,20 @@ def test_bars_stack_up_to_all_records_of_a_generation() -> None:
         middle = bar.get_x() + bar.get_width() / 2  # type: ignore[attr-defined]
         tops[middle] = max(tops.get(middle, 0), bar.get_y() + bar.get_height())  # type: ignore[attr-defined]
     assert tops == pytest.approx({1: 6, 2: 4})
+
+
+def rule(text: str, lift: Interval | None) -> Record:
+    return replace(new_record("rule", text, status="active"), lift=lift)
+
+
+def test_lifts_are_rows_with_intervals_the_highest_on_top() -> None:
+    known = [rule("It costs $5.", Interval(0.1, -0.2, 0.4, 30)), rule("Use oil.\nAlways.", Interval(0.3, 0.1, 0.5, 80))]
+    axes = lifts([*known, rule("Who knows?", None)]).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [r"It costs \$5.  n=30", "Use oil.  n=80"]
+    _, *drawn = [list(line.get_xdata()) for line in axes.lines]
+    assert drawn == [[-0.2, 0.4], [0.1], [0.1, 0.5], [0.3]]
+    assert "Use oil." in svg(lifts(known), "lifts", "two rules")
+    assert not lifts([]).axes[0].get_yticklabels()
 
 
 def test_the_svg_is_one_element_with_a_description_and_takes_the_colour_of_the_page() -> None:

@@ -1,0 +1,73 @@
+"""A directory with a memory, as the command line opens it: with the embedder that it was written with."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evolvent.agents.errors import SetupError
+
+if TYPE_CHECKING:
+    from evolvent.memory.embedding import Embedder
+    from evolvent.memory.store import Memory
+
+
+@contextmanager
+def opened(directory: Path, *, writing: bool = False, embedding: bool = False) -> Iterator[Memory]:
+    """The memory of a run, or of any directory that holds a ledger.
+
+    Args:
+        embedding: texts will be embedded or vectors compared, so only the right embedder will do; so it is for writing.
+
+    Raises:
+        SetupError: the right embedder is none of ours.
+        MemoryStoreError: see `Memory.open`; nothing is made where there is no ledger, and damage is told as such.
+    """
+    from pydantic import ValidationError
+
+    from evolvent.memory.embedding import HashEmbedder
+    from evolvent.memory.errors import LedgerUnreadableError
+    from evolvent.memory.store import Memory
+
+    try:
+        name = embedder_name(directory)
+        embedder = built(name)
+        if embedder is None and (writing or embedding):
+            raise SetupError(
+                f"{directory} was written with the embedder {name!r}, which is none of ours (minilm, hash). "
+                "Open it in Python: Memory.open(DIR, embedder=...)."
+            )
+        with Memory.open(directory, embedder=embedder or HashEmbedder(), read_only=not writing) as memory:
+            yield memory
+    except (sqlite3.DatabaseError, zlib.error, ValidationError) as error:
+        what = str(error).splitlines()[0]
+        raise LedgerUnreadableError(
+            f"{directory / 'ledger.sqlite'} is damaged: {what}. `evolvent memory fsck {directory}` says where."
+        ) from error
+
+
+def embedder_name(directory: Path) -> str:
+    """That of most vectors in the ledger; without any, what the run is configured with; without a run, `minilm`."""
+    from evolvent.agents.run import read_config
+    from evolvent.memory.episodes import Episodes
+
+    with closing(Episodes(directory / "ledger.sqlite", read_only=True)) as file:
+        names = file.embedders()
+    if names:
+        return names[0]
+    return read_config(directory).embedder if (directory / "config.json").exists() else "minilm"
+
+
+def built(name: str) -> Embedder | None:
+    """The embedder called so on the command line or in a ledger, None if it is none of ours. Loads no weights."""
+    from evolvent.memory.embedding import HashEmbedder, MiniLM
+
+    if name in ("minilm", MiniLM.name):
+        return MiniLM()
+    hashing = re.fullmatch(r"hash(?:-(\d+))?", name)
+    return HashEmbedder(*map(int, filter(None, hashing.groups()))) if hashing else None
