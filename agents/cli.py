@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from evolvent.agents.browsing import AsJson, Directory, envs, memory_app, models_app, systems_app
+from evolvent.agents.browsing import AsJson, Directory, envs, models_app, systems_app
 from evolvent.agents.errors import AgentError, ModelUnavailableError, RunDirectoryError, SetupError
+from evolvent.agents.memory_commands import memory_app
 from evolvent.agents.terminal import note, print_json, show, told
 from evolvent.environments.errors import WorldError
 from evolvent.memory.errors import LedgerLockedError, MemoryStoreError
@@ -54,12 +57,24 @@ Concurrency = Annotated[int, typer.Option("--concurrency", help="Episodes at onc
 Seed = Annotated[int, typer.Option("--seed", help="Of all randomness; also the workshop's world.")]
 Preset = Annotated[str, typer.Option("--preset", help="small, or paper for the published figures.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe.")]
+Shifts = Annotated[
+    list[str] | None,
+    typer.Option("--shift", metavar="GEN:KEY=VALUE", help="The world changes from that generation on."),
+]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Instead of a new folder in runs/.")]
 Embeds = Annotated[Literal["minilm", "hash"], typer.Option("--embedder", help="hash needs no weights.")]
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(invoke(sys.argv[1:]))
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """What ends a container or a batch job ends a run as Ctrl-C does: all that is finished is kept."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a background job
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 def invoke(arguments: Sequence[str]) -> int:
@@ -120,6 +135,7 @@ def run(
     seed: Seed = 0,
     preset: Preset = "small",
     settings: Settings = None,
+    shift: Shifts = None,
     embedder: Embeds = "minilm",
     out: Out = None,
     as_json: AsJson = False,
@@ -132,7 +148,9 @@ def run(
         **{"model": model, "tasks": tasks, "evaluated": evaluated, "generations": generations},
         **{"concurrency": concurrency, "seed": seed, "preset": preset, "embedder": embedder},
     }
-    config = read_config_flags(recipe, env=env, roles=role or (), settings=settings or (), flags=flags)
+    config = read_config_flags(
+        recipe, env=env, roles=role or (), settings=settings or (), shifts=shift or (), flags=flags
+    )
     if config.environment == "workshop":
         config = config.model_copy(update={"options": {"world": config.seed, **config.options}})
     directory = out or run_directory(config)
@@ -204,6 +222,7 @@ def bench(
     seed: Seed = 0,
     preset: Preset = "small",
     settings: Settings = None,
+    shift: Shifts = None,
     embedder: Embeds = "minilm",
     out: Out = None,
     as_json: AsJson = False,
@@ -217,7 +236,9 @@ def bench(
         **{"model": model, "tasks": tasks, "evaluated": evaluated, "generations": generations},
         **{"concurrency": concurrency, "seed": seed, "preset": preset, "embedder": embedder},
     }
-    config = read_config_flags(recipe, env=env, roles=role or (), settings=settings or (), flags=flags)
+    config = read_config_flags(
+        recipe, env=env, roles=role or (), settings=settings or (), shifts=shift or (), flags=flags
+    )
     check(config)
     chosen = read_controls(controls)
     directory = out or run_directory(config).with_name(f"bench-{run_directory(config).name}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from evolvent.agents.models.role import RoleModel
 from evolvent.agents.rollout import Rollouts
@@ -23,6 +24,7 @@ class Objective:
 
     text: str
     environment: EnvironmentSpec
+    """As the run begins."""
     tasks: int
     """Training tasks a generation."""
     evaluated: int
@@ -30,6 +32,15 @@ class Objective:
     generations: int
     difficulty: float = 0.5
     """Success rate at which a task teaches most, in [0, 1]."""
+    shifts: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """By generation: options of the environment that hold from then on. A world that changes under the agent."""
+
+    def environment_at(self, generation: int) -> EnvironmentSpec:
+        options = dict(self.environment.options)
+        for at, changed in sorted(self.shifts.items()):
+            if at <= generation:
+                options |= changed
+        return replace(self.environment, options=options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +79,8 @@ class Context:
         return derive_rng(self.seed, *key)
 
     def tasks(self, split: Split, n: int, generation: int = 0) -> list[Task]:
-        """Tasks of the objective's environment. Validation and test tasks are the same in every generation."""
-        environment = build_inline(self.objective.environment)
+        """Tasks of the environment at that generation. Validation and test tasks stay the same while it does."""
+        environment = build_inline(self.objective.environment_at(generation))
         try:
             return environment.tasks(split, n, self.seed * 1000 + (generation if split == "train" else 0))
         finally:

@@ -135,18 +135,15 @@ def read_findings(directory: Path, known: Mapping[str, Any] | None = None) -> Fi
 
 
 def _decisions(ledger: Ledger) -> tuple[Decision, ...]:
-    records = ledger.records()
-    found = []
-    before = None
-    for commit in ledger.commits():
-        events = ledger.events(since=before or commit.parent, until=commit.id)
-        before = commit.id
-        found += [
-            Decision(records[event.record_id], event.kind == "activate", event.payload["gate"], commit.generation)
-            for event in events
-            if "gate" in event.payload
-        ]
-    return tuple(found)
+    """Of records that memory still has, by commits that still count."""
+    records, reverted = ledger.records(), ledger.reverted()
+    return tuple(
+        Decision(records[event.record_id], event.kind == "activate", event.payload["gate"], commit.generation)
+        for commit in ledger.commits()
+        if commit.id not in reverted
+        for event in ledger.events_of(commit.id)
+        if "gate" in event.payload and event.record_id in records
+    )
 
 
 def _undecided(ledger: Ledger, decisions: tuple[Decision, ...]) -> tuple[Record, ...]:

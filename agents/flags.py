@@ -22,7 +22,13 @@ _NEXT_OPTION = re.compile(r",(?=[A-Za-z_]\w*=)")
 
 
 def read_config_flags(
-    recipe: str, *, env: str, roles: Iterable[str], settings: Iterable[str], flags: Mapping[str, Any]
+    recipe: str,
+    *,
+    env: str,
+    roles: Iterable[str],
+    settings: Iterable[str],
+    flags: Mapping[str, Any],
+    shifts: Iterable[str] = (),
 ) -> RunConfig:
     """The config that `evolvent run` or `bench` was asked for.
 
@@ -30,6 +36,7 @@ def read_config_flags(
         env: `NAME` or `NAME:key=value,key=value`.
         roles: each `ROLE=SPEC`.
         settings: each `key=value`, of the recipe.
+        shifts: each `GENERATION:key=value,key=value`, options of the environment from then on.
         flags: the other fields of `RunConfig`.
 
     Raises:
@@ -43,6 +50,7 @@ def read_config_flags(
             recipe=recipe,
             environment=environment,
             options=options,
+            shifts=dict(read_shift(each) for each in shifts),
             roles=chosen,
             settings={key: read_value(value) for key, value in over.items()},
             **flags,
@@ -66,6 +74,16 @@ def read_environment(text: str) -> tuple[str, dict[str, Any]]:
         raise SetupError(f"--env {text!r}: {rest!r} is no option; expected KEY=VALUE, as in workshop:cures=6.")
     pairs = [read_pair(each, "--env", "KEY=VALUE") for each in _NEXT_OPTION.split(options or "") if each]
     return name, {key: read_value(value) for key, value in pairs}
+
+
+def read_shift(text: str) -> tuple[int, dict[str, Any]]:
+    """Generation and options of `GENERATION:key=value,key=value`."""
+    expected = "GENERATION:KEY=VALUE with GENERATION from 1, as in 4:epoch=1"
+    number, _, options = text.partition(":")
+    if not number.strip().isdigit() or int(number) < 1:
+        raise SetupError(f"--shift {text!r}: expected {expected}.")
+    pairs = [read_pair(each, f"--shift {number}:", expected) for each in _NEXT_OPTION.split(options)]
+    return int(number), {key: read_value(value) for key, value in pairs}
 
 
 def read_pair(text: str, flag: str, expected: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -79,6 +79,15 @@ class Rollouts:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def calls(self, works: Iterable[Awaitable[T]]) -> list[T]:
+        """The results of model calls outside episodes, in order, as many at once as episodes would be."""
+
+        async def one(work: Awaitable[T]) -> T:
+            async with self._gate:
+                return await work
+
+        return await asyncio.gather(*(one(work) for work in works))
 
     def close(self) -> None:
         self.pool.close()

@@ -34,7 +34,7 @@ from evolvent.environments.types import Cost, Trajectory
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-    from evolvent.agents.context import Context
+    from evolvent.agents.context import Context, Objective
     from evolvent.agents.episode import Job
     from evolvent.agents.models.role import Limits
     from evolvent.agents.rollout import Episode
@@ -65,6 +65,8 @@ class RunConfig(BaseModel):
     environment: str = "workshop"
     options: Mapping[str, Any] = Field(default_factory=dict)
     """Of the environment."""
+    shifts: Mapping[int, Mapping[str, Any]] = Field(default_factory=dict)
+    """By generation: options of the environment that hold from then on."""
     model: str = "smollm2"
     roles: Mapping[str, str] = Field(default_factory=dict)
     """Role → model spec, for roles that are not the actor's model."""
@@ -212,7 +214,6 @@ def check_fit(config: RunConfig, recipe: ModuleType) -> None:
     """
     from evolvent.environments.catalog import ENTRIES, build_inline
     from evolvent.environments.errors import WorldError
-    from evolvent.environments.protocol import EnvironmentSpec
 
     if config.environment in ENTRIES and config.environment not in recipe.ENVIRONMENTS:
         fits = ", ".join(recipe.ENVIRONMENTS)
@@ -222,14 +223,29 @@ def check_fit(config: RunConfig, recipe: ModuleType) -> None:
         if role not in recipe.ROLES:
             raise SetupError(unknown(f"role in {config.recipe}", role, recipe.ROLES))
     try:
-        environment = build_inline(EnvironmentSpec(config.environment, dict(config.options)))
-        # Too few tasks is told now, not after an hour.
-        if config.environment == "workshop":
-            environment.tasks("test", config.evaluated, config.seed * 1000)
-            environment.tasks("train", config.tasks, config.seed * 1000 + 1)
-        environment.close()
+        for generation in (0, *sorted(config.shifts)):
+            environment = build_inline(_objective(config).environment_at(generation))
+            # Too few tasks is told now, not after an hour.
+            if config.environment == "workshop":
+                environment.tasks("test", config.evaluated, config.seed * 1000)
+                environment.tasks("train", config.tasks, config.seed * 1000 + 1)
+            environment.close()
     except WorldError as error:
         raise SetupError(str(error)) from error
+
+
+def _objective(config: RunConfig) -> Objective:
+    from evolvent.agents.context import Objective
+    from evolvent.environments.protocol import EnvironmentSpec
+
+    return Objective(
+        f"Do well on tasks of {config.environment}.",
+        EnvironmentSpec(config.environment, dict(config.options)),
+        config.tasks,
+        config.evaluated,
+        config.generations,
+        shifts=config.shifts,
+    )
 
 
 def earlier_selves(config: RunConfig) -> dict[str, int]:
@@ -276,6 +292,7 @@ async def execute(
     config = read_config(directory)
     graph = load_recipe(config.recipe).build(config.recipe_config())
     ready = prepare(config, models=models, embedder=embedder)
+    forward, cpu = _forward_tokens(ready.models), time.process_time()
 
     def record(job: Job, episode: Episode) -> None:
         for each in episode:
@@ -295,7 +312,7 @@ async def execute(
                 begun = await saver.aget_tuple(settings) is not None
                 await loop.ainvoke(None if begun else {"generation": 0}, settings, context=context, durability="sync")
         finally:
-            metrics.write(_totals(context.trace, ready.models))
+            metrics.write(_totals(context.trace, _forward_tokens(ready.models) - forward, time.process_time() - cpu))
             metrics.close()
 
 
@@ -310,12 +327,11 @@ async def opened(
     limits: Limits | None = None,
 ) -> AsyncIterator[Context]:
     """What operators play in: a directory's memory and trace, the models of a config; all closed at the end."""
-    from evolvent.agents.context import Context, Objective
+    from evolvent.agents.context import Context
     from evolvent.agents.models.openai import EndpointChatModel
     from evolvent.agents.models.role import Limits, RoleModel
     from evolvent.agents.rollout import Rollouts
     from evolvent.agents.trace import Trace
-    from evolvent.environments.protocol import EnvironmentSpec
     from evolvent.memory.store import Memory
 
     specs = _specs(config)
@@ -325,13 +341,7 @@ async def opened(
         try:
             yield Context(
                 seed=config.seed,
-                objective=Objective(
-                    f"Do well on tasks of {config.environment}.",
-                    EnvironmentSpec(config.environment, dict(config.options)),
-                    config.tasks,
-                    config.evaluated,
-                    config.generations,
-                ),
+                objective=_objective(config),
                 models={
                     role: RoleModel(specs.get(role, role), model, trace, limits or Limits())
                     for role, model in ready.models.items()
@@ -457,16 +467,19 @@ def _metric(key: str, trajectory: Trajectory) -> dict[str, Any]:
     }
 
 
-def _totals(trace: Any, models: Mapping[str, Any]) -> dict[str, Any]:
+def _forward_tokens(models: Mapping[str, Any]) -> int:
+    """Tokens that models in this process have computed; what a server computes only the server knows."""
+    each_once = {id(model): model for model in models.values()}.values()
+    return sum(getattr(model, "forward_tokens", 0) for model in each_once)
+
+
+def _totals(trace: Any, forward: int, core_seconds: float) -> dict[str, Any]:
     total: Cost = trace.total
-    forward = sum(
-        getattr(model, "forward_tokens", 0) for model in {id(each): each for each in models.values()}.values()
-    )
     return {
         "event": "process ended",
         **asdict(total),
         "forward_tokens": forward,
-        "core_seconds": round(time.process_time(), 3),
+        "core_seconds": round(core_seconds, 3),
         "retries": trace.retries,
         "failed_calls": trace.failed_calls,
     }

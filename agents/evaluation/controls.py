@@ -139,7 +139,8 @@ CONTROLS = ("full-history", "raw-retrieval", "random-rules")
 
 async def play_controls(context: Context, rival: Rival, names: Collection[str] = CONTROLS) -> dict[str, Arm]:
     """Controls on the held-out tasks. What the context's ledger already holds is not played again."""
-    explored, exploring = [], Cost()
+    explored: list[Episode] = []
+    exploring = Cost()
     if {"full-history", "raw-retrieval"} & set(names):
         explored, exploring = await _explore(context, rival)
     count = token_counter(context.model("actor"))
@@ -176,11 +177,15 @@ async def _explore(context: Context, rival: Rival) -> tuple[list[Episode], Cost]
         for task in context.tasks("train", objective.tasks, generation)
     ]
     rounds = ((attempt, *each) for attempt in itertools.count() for each in tasks)
-    jobs = [
-        Job(task, acting, "control", generation, attempt, arm="explore", seed=context.seed)
-        for attempt, generation, task in itertools.islice(rounds, rival.learning_episodes)
-    ]
-    episodes = await context.rollouts.run(objective.environment, jobs)
+    chosen = list(itertools.islice(rounds, rival.learning_episodes))
+    episodes: list[Episode] = []
+    for world in range(1, objective.generations + 1):
+        jobs = [
+            Job(task, acting, "control", generation, attempt, arm="explore", seed=context.seed)
+            for attempt, generation, task in chosen
+            if generation == world
+        ]
+        episodes += await context.rollouts.run(objective.environment_at(world), jobs)
     return episodes, _cost(context, "explore", episodes, started)
 
 
@@ -201,13 +206,14 @@ async def _raw_retrieval(context: Context, explored: Sequence[Episode], explorin
     context.say("controls: choosing k for raw-retrieval")
     started = time.perf_counter()
     recalls = {k: RawRetrieval(snapshot, context.objective.environment.name, k, count) for k in CHOICES_OF_K}
-    tasks = context.tasks("validation", per_k) if per_k else []
+    last = context.objective.generations
+    tasks = context.tasks("validation", per_k, last) if per_k else []
     jobs = [
         Job(task, _seats(context, recall), "control", 0, arm=f"k-{k}", seed=context.seed)
         for k, recall in recalls.items()
         for task in tasks
     ]
-    episodes = await context.rollouts.run(context.objective.environment, jobs)
+    episodes = await context.rollouts.run(context.objective.environment_at(last), jobs)
     seat = learning_seat(context)
     means = {
         k: _mean(episodes[index * len(tasks) : (index + 1) * len(tasks)], seat) for index, k in enumerate(CHOICES_OF_K)

@@ -33,11 +33,16 @@ async def evaluate_held_out(
     phase: Phase = "eval",
     arm: str = "",
     player: str = "",
+    world: int | None = None,
 ) -> Evaluation:
-    """One episode on each held-out task. The score is that of `player`, or the mean of all seats."""
-    tasks = context.tasks("test", context.objective.evaluated)
+    """One episode on each held-out task. The score is that of `player`, or the mean of all seats.
+
+    The environment is that of generation `world`, by default of `generation` itself.
+    """
+    world = generation if world is None else world
+    tasks = context.tasks("test", context.objective.evaluated, world)
     jobs = [Job(task, policies, phase, generation, arm=arm, seed=context.seed) for task in tasks]
-    episodes = await context.rollouts.run(context.objective.environment, jobs)
+    episodes = await context.rollouts.run(context.objective.environment_at(world), jobs)
     scores: dict[str, tuple[float, ...]] = {}
     cost, dropped, solved = Cost(), 0, 0
     for job, episode in zip(jobs, episodes, strict=True):

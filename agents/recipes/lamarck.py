@@ -1,16 +1,16 @@
 """`lamarck`, the flagship: acquired traits become inherited.
 
-One generation: attempt training tasks more than once, with what memory holds; contrast success with failure in the
-same situation; have the reflector word a candidate rule; promote it only when paired validation episodes prove it;
-evaluate on held-out tasks. Raw trajectories are kept whole and recalled where no rule applies. (First form: credit by
-dropout, distillation and retirement are not part of it yet.)
+One generation: attempt training tasks more than once, with what memory holds, each rule withheld now and then; contrast
+success with failure in the same situation; have the reflector word a candidate rule; promote it only when paired
+validation episodes prove it; try a rule again once dropout casts doubt on it, and retire it when it has lost its worth;
+evaluate on held-out tasks. Raw trajectories are kept whole and recalled where no rule applies. (Distillation into
+weights is not part of it yet.)
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from evolvent.agents.context import Context
 from evolvent.agents.episode import Job
 from evolvent.agents.errors import ModelCallError
-from evolvent.agents.evaluation.gate import try_candidate
+from evolvent.agents.evaluation.gate import Side, try_again, try_candidate
 from evolvent.agents.evaluation.held_out import evaluate_held_out
 from evolvent.agents.evolution import State, cycle, experiences, finish_generation, keep, once, spent_on
 from evolvent.agents.refinement.contrast import Contrast, contrasts
@@ -32,7 +32,9 @@ from evolvent.agents.solutions.recall import NO_RECALL, FromMemory
 from evolvent.agents.solutions.seats import learning_seat, seated
 from evolvent.agents.types import CallTag
 from evolvent.environments.types import Cost, Experience
-from evolvent.memory.gate import level
+from evolvent.memory.credit import credit_events, exposures
+from evolvent.memory.episodes import Episode
+from evolvent.memory.gate import LEAST, Staleness, level, suspect
 from evolvent.memory.rendering import recall_events, trajectory_record
 from evolvent.memory.types import Event, Record, Scope, new_record
 
@@ -55,7 +57,11 @@ class Config(BaseModel):
     """Recalled for an episode at most."""
     trajectories: int = Field(3, ge=0)
     """Raw ones recalled for an episode at most."""
-    retrieval: Literal["dense", "bm25", "hybrid"] = "hybrid"
+    retrieval: Literal["dense", "bm25", "hybrid", "mmr", "utility", "spreading"] = "hybrid"
+    withhold: float = Field(0.25, ge=0, lt=1)
+    """Probability that a rule is left out of a training episode (rule dropout): what credit and retirement rest on."""
+    minimum_lift: float = Field(LEAST, ge=0, lt=1)
+    """Gain in score below which a rule is retired."""
     candidates: int = Field(8, ge=0)
     """New rules tried at the gate in one generation at most."""
     reflections: int = Field(32, ge=0)
@@ -80,9 +86,7 @@ PRESETS = {
 def build(config: Config) -> StateGraph[State, Context, State, State]:
     """baseline, then per generation: tasks → solve → feedback → reflect → remember → gate → evaluate."""
 
-    def seats(
-        context: Context, *, temperature: float, forced: tuple[str, ...] = (), raw: bool = True
-    ) -> dict[str, Policy]:
+    def seats(context: Context, *, temperature: float, raw: bool = True, **recall: Any) -> dict[str, Policy]:
         """Every seat's policy, recalling from memory as it is now."""
         plain = FromMemory(
             context.memory.snapshot(),
@@ -91,15 +95,16 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
             trajectories=config.trajectories if raw else 0,
             mode=config.retrieval,
         )
-        acting = Policy(context.model("actor"), replace(plain, forced=forced), temperature=temperature)
+        acting = Policy(context.model("actor"), replace(plain, **recall), temperature=temperature)
         return seated(context, acting, lambda snapshot: replace(plain, snapshot=snapshot))
 
     async def baseline(state: State, runtime: Runtime[Context]) -> State:
-        """Generation 0: the frozen model on the held-out tasks."""
+        """Generation 0: the frozen model on the held-out tasks, in the world that the last generation will meet."""
         context = runtime.context
         context.say("evaluating the frozen model")
         frozen = seated(context, Policy(context.model("actor")), lambda snapshot: NO_RECALL)
-        evaluation = await evaluate_held_out(context, frozen, generation=0, player=learning_seat(context))
+        last = context.objective.generations
+        evaluation = await evaluate_held_out(context, frozen, generation=0, player=learning_seat(context), world=last)
         finish_generation(context, 0, evaluation, spent=spent_on(context, 0))
         return {"generation": 0}
 
@@ -112,13 +117,13 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         """Several attempts at each task, with enough randomness to differ."""
         context, generation = runtime.context, state["generation"]
         context.say(f"generation {generation}: attempting tasks")
-        acting = seats(context, temperature=config.explore_temperature)
+        acting = seats(context, temperature=config.explore_temperature, withhold=config.withhold)
         jobs = [
             Job(task, acting, "train", generation, attempt, seed=context.seed)
             for task in context.tasks("train", context.objective.tasks, generation)
             for attempt in range(config.attempts)
         ]
-        await context.rollouts.run(context.objective.environment, jobs)
+        await context.rollouts.run(context.objective.environment_at(generation), jobs)
         return {"episodes": [job.key for job in jobs]}
 
     async def feedback(state: State, runtime: Runtime[Context]) -> State:
@@ -132,9 +137,9 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         seat = learning_seat(context)
         found = [each for each in _seen(context, config, state) if seat in ("", each.trajectory.player)]
         known = context.memory.records()
-        active = [record for record in known.values() if record.kind == "rule" and record.status == "active"]
-        settled = {record.meta["situation"] for record in active if record.meta["situation"]}
-        pairs = [pair for pair in contrasts(found) if pair.good.observation.frame not in settled]
+        active = {record.text for record in known.values() if record.kind == "rule" and record.status == "active"}
+        # What says again what is proved needs no reflection; what contradicts it does.
+        pairs = [p for p in contrasts(found) if framed(p.good.observation, p.good.action.text) not in active]
         if config.extractor == "count":
             proposals = _counted(pairs)
         else:
@@ -143,7 +148,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         for each in proposals:
             by_record.setdefault(_candidate(each, generation).id, []).append(each)
         order = sorted(by_record, key=lambda key: (-len(by_record[key]), key))
-        fresh = [key for key in order if key not in known or known[key].status == "candidate"]
+        fresh = [key for key in order if key not in known or _open(context, known[key])]
         return {
             "proposals": [asdict(_together(by_record[key])) for key in fresh[: config.candidates]],
             "asked": asdict(sum((each.cost for each in proposals), Cost())),
@@ -157,18 +162,29 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         records = [trajectory_record(trajectory) for trajectory in sound]
         records += [_candidate(_proposal(each), generation) for each in state["proposals"]]
         events = [Event("add", record.id, record) for record in records] + recall_events(sound)
+        if not config.shuffle_outcomes:
+            events += credit_events(exposures(_trained(context)), context.memory.records())
         keep(context, "remember", generation, events)
         return {}
 
     async def gate(state: State, runtime: Runtime[Context]) -> State:
-        """Each candidate meets paired validation episodes; only the proved ones become active."""
+        """Each candidate meets paired validation episodes; only the proved ones become active.
+
+        One that contradicts an active rule is tried against it, and takes its place. Rules in doubt are tried again.
+        """
         context, generation = runtime.context, state["generation"]
         before = context.memory.ledger.head()
-        tasks = context.tasks("validation", _VALIDATION_TASKS)
+        tasks = context.tasks("validation", _VALIDATION_TASKS, generation)
         if any(commit.key == f"{generation}/gate" for commit in context.memory.ledger.commits()):
             return {}  # A resumed run finds the verdicts there; the memory they were reached against is past.
         tested, promoted = _history(context)
         events: list[Event] = []
+        active = {r.id: r for r in context.memory.records().values() if r.kind == "rule" and r.status == "active"}
+
+        def side(arm: str, **recall: Any) -> Side:
+            return Side(arm, seats(context, temperature=config.gate_temperature, raw=False, **recall))
+
+        as_it_is = side(f"memory-{before[:8]}")
         candidates = [_candidate(_proposal(each), generation) for each in state["proposals"]]
         settled: set[str] = set()
         for index, record in enumerate(candidates):
@@ -179,18 +195,40 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
             evidence = await try_candidate(
                 context,
                 record,
-                lambda forced: seats(context, temperature=config.gate_temperature, forced=forced, raw=False),
+                side(f"with-{record.id}", forced=(record.id,)),
+                as_it_is,
                 tasks,
                 generation=generation,
                 level=level(tested, promoted, fdr=config.false_discoveries),
                 most=config.gate_pairs,
-                arm=f"without-{before[:8]}",
                 differences=sign_flipped(context, record.id) if config.shuffle_outcomes else list,
             )
             passed = evidence.verdict == "promoted"
             promoted += passed
             settled |= {record.meta["situation"]} - {""} if passed else set()
             events.append(Event("activate" if passed else "reject", record.id, payload={"gate": asdict(evidence)}))
+            if passed:
+                replaced = [each for each in active.values() if _same_place(each, record)]
+                events += [_retired(each.id, "replaced", by=record.id) for each in replaced]
+                active = {key: each for key, each in active.items() if each not in replaced}
+        for record, doubt in _doubtful(context, config, active):
+            context.say(f"generation {generation}: trying a rule again")
+            barred = side(f"barred-{record.id}", barred=(record.id,))
+            again = await try_again(
+                context,
+                record,
+                as_it_is,
+                barred,
+                tasks,
+                generation=generation,
+                minimum=config.minimum_lift,
+                most=config.gate_pairs,
+            )
+            evidence_of_both = {"staleness": asdict(doubt), "retrial": asdict(again)}
+            if again.worth == "retire":
+                events.append(_retired(record.id, f"worth less than {config.minimum_lift}", **evidence_of_both))
+            else:
+                events.append(Event("credit", record.id, payload=evidence_of_both))
         keep(context, "gate", generation, events)
         return {}
 
@@ -219,6 +257,8 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
 _PROPOSAL = TypeAdapter(Proposal)
 _VALIDATION_TASKS = 160
 """Drawn once; those inside a candidate's scope are played."""
+_DOUBT = 200.0
+"""Episodes, on average and at least, until dropout casts doubt on a rule that earns its place: it costs a few pairs."""
 
 
 def _seen(context: Context, config: Config, state: State) -> list[Experience]:
@@ -237,7 +277,7 @@ def _spread(pairs: Sequence[Contrast], most: int) -> list[Contrast]:
 
 
 async def _reflected(context: Context, pairs: Sequence[Contrast], generation: int) -> list[Proposal]:
-    """One call a contrast, all at once; its reply is memorised, so that a resumed run does not ask again."""
+    """One call a contrast; its reply is memorised, so that a resumed run does not ask again."""
 
     async def one(index: int, pair: Contrast) -> Proposal | None:
         key = f"{generation}/reflect/{index}"
@@ -254,7 +294,7 @@ async def _reflected(context: Context, pairs: Sequence[Contrast], generation: in
         found = json.loads(await once(context, key, ask))
         return _proposal(found) if found else None
 
-    found = await asyncio.gather(*(one(index, pair) for index, pair in enumerate(pairs)))
+    found = await context.rollouts.calls(one(index, pair) for index, pair in enumerate(pairs))
     return [each for each in found if each is not None]
 
 
@@ -286,6 +326,57 @@ def _proposal(values: dict[str, Any]) -> Proposal:
 
 
 def _history(context: Context) -> tuple[int, int]:
-    """(candidates tested, candidates promoted) in this run so far, for the bound on its false discoveries."""
-    decided = [event for event in context.memory.ledger.events() if "gate" in event.payload]
-    return len(decided), sum(event.kind == "activate" for event in decided)
+    """(candidates tested, candidates promoted) in this run so far, for the bound on its false discoveries.
+
+    A verdict that was reverted by hand still was a test; a promotion that was reverted is none.
+    """
+    ledger = context.memory.ledger
+    tested = [e for commit in ledger.commits() for e in ledger.events_of(commit.id) if "gate" in e.payload]
+    return len(tested), sum(event.kind == "activate" and "gate" in event.payload for event in ledger.events())
+
+
+def _open(context: Context, record: Record) -> bool:
+    """Whether a rule that memory knows may be tried (again).
+
+    One that was set aside may once a rule of its situation has been proved: that its rival is contradicted now says
+    that the world has changed, or that the gate was wrong.
+    """
+    if record.status == "candidate":
+        return True
+    events = context.memory.ledger.events()
+    proved = {event.record_id for event in events if event.kind == "activate"}
+    known = context.memory.records()
+    return record.status == "retired" and any(_same_place(known[key], record) for key in proved)
+
+
+def _same_place(one: Record, other: Record) -> bool:
+    """Whether two rules speak in the same situation, so that only one of them can be shown."""
+    situation = one.meta["situation"]
+    return bool(situation) and situation == other.meta["situation"] and one.scope.player == other.scope.player
+
+
+def _trained(context: Context, after: int = 0) -> list[Episode]:
+    """Training episodes of the generations after that one."""
+    episodes = context.memory.ledger.episodes(phase="train")
+    return [episode for episode in episodes if episode.trajectories[0].generation > after]
+
+
+def _doubtful(context: Context, config: Config, active: Mapping[str, Record]) -> list[tuple[Record, Staleness]]:
+    """Active rules whose lift has fallen, as far as training since they were proved, or last tried again, can tell."""
+    if config.shuffle_outcomes or not config.withhold:
+        return []
+    since: dict[str, int] = {}
+    for commit in context.memory.ledger.commits():
+        for event in context.memory.ledger.events_of(commit.id):
+            if event.kind == "activate" or "retrial" in event.payload:
+                since[event.record_id] = commit.generation
+    found = []
+    for key, record in active.items():
+        seen = exposures(_trained(context, since.get(key, 0))).get(key, ())
+        doubt = suspect(seen, minimum=config.minimum_lift, run_length=_DOUBT)
+        found += [(record, doubt)] if doubt.stale else []
+    return found
+
+
+def _retired(record: str, reason: str, **evidence: Any) -> Event:
+    return Event("retire", record, payload={"reason": reason, **evidence})

@@ -14,7 +14,6 @@ Deviations from the paper and its released code:
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -90,7 +89,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         unsolved = [task for task in _tasks(context) if task.id in state["tasks"]]
         recall = _memory(context, config, unsolved, trial)
         jobs = [_attempt(context, config, task, trial, recall) for task in unsolved]
-        await context.rollouts.run(context.objective.environment, jobs)
+        await context.rollouts.run(context.objective.environment_at(trial), jobs)
         return {"episodes": [job.key for job in jobs]}
 
     async def feedback(state: State, runtime: Runtime[Context]) -> State:
@@ -111,7 +110,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         ]
         context.say(f"trial {trial}: reflecting on {len(failed)} failed attempts")
         lessons = _memory(context, config, [each.task for each in failed], trial)
-        replies = await asyncio.gather(*(_reflection(context, config, each, lessons) for each in failed))
+        replies = await context.rollouts.calls(_reflection(context, config, each, lessons) for each in failed)
         return {"proposals": list(replies)}
 
     async def remember(state: State, runtime: Runtime[Context]) -> State:
@@ -194,8 +193,10 @@ def _kept(context: Context, trial: int) -> Mapping[tuple[str, str], list[Record]
     kept: dict[tuple[str, str], list[Record]] = {}
     for event in context.memory.ledger.events():
         lesson = event.record if event.kind == "add" else None
-        if lesson is None or lesson.kind != "reflection" or records[lesson.id].status != "active":
+        if lesson is None or lesson.kind != "reflection":
             continue
+        if lesson.id not in records or records[lesson.id].status != "active":
+            continue  # retired or forgotten by hand
         if lesson.meta["trial"] < trial:
             kept.setdefault((lesson.meta["task"], lesson.scope.player), []).append(lesson)
     return kept
@@ -267,7 +268,7 @@ async def _retry(context: Context, config: Config, trial: int) -> None:
         for task in _tasks(context)
         if task.id not in solved
     ]
-    await context.rollouts.run(context.objective.environment, jobs)
+    await context.rollouts.run(context.objective.environment_at(trial), jobs)
 
 
 def _evaluation(context: Context, episodes: Iterable[Episode]) -> Evaluation:

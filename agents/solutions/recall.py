@@ -104,10 +104,13 @@ class FromMemory:
     statuses: tuple[Status, ...] = ("active",)
     forced: tuple[str, ...] = ()
     """Ids that are recalled whatever their status: a candidate before the gate."""
+    barred: tuple[str, ...] = ()
+    """Ids that are never recalled: a rule that is tried again."""
     budget_tokens: int = 400
     """Of the text before the task."""
     withhold: float = 0.0
-    """Probability that a found rule is left out (rule dropout); logged with the trajectory."""
+    """Probability that a found rule is left out (rule dropout); logged with the trajectory. Its situation then goes
+    without any hint, so that the rule is measured against nothing, and something else has a chance to be tried."""
 
     def __call__(self, task: Task, player: str, rng: random.Random) -> Recollection:
         scope = Scope(self.environment, task.tags, player)
@@ -116,7 +119,7 @@ class FromMemory:
         rules = [record for record in forced if record.scope.player in ("", player)]
         if self.rules:
             hits = find(task.prompt, k=self.rules, scope=scope, kinds=_RULES, statuses=self.statuses, mode=self.mode)
-            rules += [hit.record for hit in hits if hit.record.id not in self.forced]
+            rules += [hit.record for hit in hits if hit.record.id not in (*self.forced, *self.barred)]
         shown = [record.id in self.forced or rng.random() >= self.withhold for record in rules]
         recalled = [
             Recalled(record.id, kept, 1.0 if record.id in self.forced else 1.0 - self.withhold)
@@ -132,23 +135,22 @@ class FromMemory:
         loose = [record for record in told if not record.meta.get("situation")]
         loose += [record for record in examples if not record.meta.get("framed")]
         text = WorkingMemory(self.budget_tokens, _tokens).text([Scored(record, 0.0) for record in loose])
-        return _Placed(
-            tuple(recalled),
-            f"What you know from earlier tasks:\n{text}" if text else "",
-            {record.meta["situation"]: record.text for record in reversed(told) if record.meta.get("situation")},
-            {situation: line for record in reversed(examples) for situation, line in record.meta.get("worked", ())},
-        )
+        hints = {situation: line for record in reversed(examples) for situation, line in record.meta.get("worked", ())}
+        hints |= {record.meta["situation"]: "" for record in rules if record.meta.get("situation")}
+        hints |= {record.meta["situation"]: record.text for record in reversed(told) if record.meta.get("situation")}
+        head = f"What you know from earlier tasks:\n{text}" if text else ""
+        return _Placed(tuple(recalled), head, hints)
 
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
     recalled: tuple[Recalled, ...]
     head: str
-    rules: Mapping[str, str]
-    steps: Mapping[str, str]
+    hints: Mapping[str, str]
+    """By situation."""
 
     def hint(self, observation: Observation) -> str:
-        line = self.rules.get(observation.frame) or self.steps.get(observation.frame)
+        line = self.hints.get(observation.frame)
         return f"Remember: {line}" if line else ""
 
 
