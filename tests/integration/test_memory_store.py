@@ -79,13 +79,13 @@ def test_rules_and_trajectories_are_readable_with_chromadb_alone(memory: Memory)
     assert rules["metadatas"] == [
         {
             **{"kind": "rule", "status": "active", "environment": "workshop", "tags": ["rust"], "player": ""},
-            **{"parents": ["t1"], "generation": 2, "recalls": 7, "lift": 0.25, "lift_low": 0.125, "lift_high": 0.5},
+            **{"parents": "t1", "generation": 2, "recalls": 7, "lift": 0.25, "lift_low": 0.125, "lift_high": 0.5},
         }
     ]
     raw = client.get_collection("trajectories").get(where={"score": {"$gte": 1.0}})
     assert raw["documents"] == [render(played)]
     assert raw["metadatas"] is not None
-    assert {"task": "hinge-1", "parents": ["t1"], "status": "active"}.items() <= raw["metadatas"][0].items()
+    assert {"task": "hinge-1", "parents": "t1", "status": "active"}.items() <= raw["metadatas"][0].items()
 
 
 def test_a_change_of_standing_reaches_chroma(memory: Memory) -> None:
@@ -95,7 +95,7 @@ def test_a_change_of_standing_reaches_chroma(memory: Memory) -> None:
     assert rules["metadatas"] is not None
     by_id = dict(zip(rules["ids"], rules["metadatas"], strict=True))
     assert by_id[FILE.id]["status"] == "retired"
-    assert by_id[CLAMP.id]["parents"] == ["t2", FILE.id]
+    assert by_id[CLAMP.id]["parents"] == f"t2 {FILE.id}"
 
 
 def assert_index_is_the_head(memory: Memory) -> None:

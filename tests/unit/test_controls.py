@@ -16,9 +16,9 @@ from evolvent.agents.evaluation.controls import (
 )
 from evolvent.agents.evaluation.statistics import diagnose, n_for_power
 from evolvent.environments.types import Action, Observation, Outcome, Step, Task, Trajectory
+from evolvent.memory.corpus import Corpus, Shelf
 from evolvent.memory.embedding import HashEmbedder
 from evolvent.memory.rendering import trajectory_record
-from evolvent.memory.retrieval import Corpus
 from evolvent.memory.store import Snapshot
 from evolvent.memory.types import Record, Scope, new_record
 
@@ -73,7 +73,7 @@ def test_a_seat_reads_the_history_of_its_own_seat_only() -> None:
 def test_raw_retrieval_shows_the_k_nearest_episodes_and_names_them() -> None:
     records = {r.id: r for r in (trajectory_record(episode(f, "oil")) for f in ("rust", "soot", "frost", "woodworm"))}
     embedder = HashEmbedder()
-    corpus = Corpus(records, lambda some: embedder.embed([record.text for record in some]))
+    corpus = Corpus(records, Shelf(lambda some: embedder.embed([record.text for record in some])))
     snapshot = Snapshot("head", records, corpus, embedder)
     recall = RawRetrieval(snapshot, "workshop", 1, words)
     recollection = recall(Task("t", "A clock has woodworm.", "workshop"), "agent", RNG)
