@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["trajectory", "rule", "reflection", "note", "skill", "tool", "profile", "prompt"]
+Kind = Literal["trajectory", "rule", "reflection", "note", "skill", "tool", "profile", "prompt", "dataset", "adapter"]
+WEIGHTS: tuple[Kind, ...] = ("dataset", "adapter")
+"""On the way into weights: never text for a prompt, and found by no search that does not ask for it."""
 Status = Literal["quarantined", "candidate", "active", "retired"]
 """Quarantined: it comes from text that nobody vouches for; no search finds it until it is restored."""
 
