@@ -5,6 +5,8 @@ AgentError
 │   ├── UnknownRecipeError / UnknownModelError / UnknownSettingError
 │   └── RunDirectoryError     a directory that is not a run, or already is one
 ├── ModelUnavailableError weights or server cannot be had (RuntimeError); exit code 2 before the run, 1 within it
+│   └── BadAdapterError       an adapter that is cut off, lacks a file, cannot be served or belongs to another base
+├── AdapterMismatchError  what is served is not the adapter that was trained (RuntimeError)
 └── ModelCallError        one call failed for good after its retries; the episode records it (RuntimeError)
 """
 
@@ -39,6 +41,14 @@ class RunDirectoryError(SetupError):
 
 
 class ModelUnavailableError(AgentError, RuntimeError):
+    pass
+
+
+class BadAdapterError(ModelUnavailableError):
+    pass
+
+
+class AdapterMismatchError(AgentError, RuntimeError):
     pass
 
 

@@ -17,6 +17,14 @@ MemoryStoreError
 ├── BadExposureError           a probability, an outcome or a difference of two out of range (ValueError)
 ├── UnlikeRecordsError         records that cannot stand for each other; they are not merged (ValueError)
 ├── BadImportError             a file to import that is foreign, cut off, changed or malformed (ValueError)
+├── BadCanariesError           canaries that are missing, malformed or prove nothing (ValueError)
+├── BadDataSetError            a data set that is foreign, cut off, changed, or of two forms at once (ValueError)
+├── BadTrainingError           rows, settings, a base or a folder with which no training can begin (ValueError)
+├── DivergedError              a loss that is not a number (ArithmeticError)
+├── AdapterError
+│   ├── UnknownAdapterError    none in the registry is called so (LookupError)
+│   ├── AdapterNameError       a malformed name, or one that is taken (ValueError)
+│   └── AdapterDamagedError    files that are missing, cut off, changed or pickled (ValueError)
 ├── GraphTooLargeError         more of the lineage than a drawing can show (ValueError)
 └── UnknownRetrieverError      no such way of searching (ValueError)
 """
@@ -99,6 +107,38 @@ class UnlikeRecordsError(MemoryStoreError, ValueError):
 
 
 class BadImportError(MemoryStoreError, ValueError):
+    pass
+
+
+class BadCanariesError(MemoryStoreError, ValueError):
+    pass
+
+
+class BadDataSetError(MemoryStoreError, ValueError):
+    pass
+
+
+class BadTrainingError(MemoryStoreError, ValueError):
+    pass
+
+
+class DivergedError(MemoryStoreError, ArithmeticError):
+    pass
+
+
+class AdapterError(MemoryStoreError):
+    pass
+
+
+class UnknownAdapterError(AdapterError, LookupError):
+    pass
+
+
+class AdapterNameError(AdapterError, ValueError):
+    pass
+
+
+class AdapterDamagedError(AdapterError, ValueError):
     pass
 
 

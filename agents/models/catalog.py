@@ -1,4 +1,4 @@
-"""Models by name: what a spec like `smollm2` or `openai:MODEL@BASE_URL` stands for, and the weights behind it."""
+"""Models by name: what a spec like `smollm2+ADAPTER` or `openai:MODEL@URL` stands for, and the weights behind it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ from evolvent.memory import cache
 from evolvent.memory.cache import Progress, WeightsUnavailableError
 
 DEFAULT = "smollm2"
-FORMS = ("smollm2", "hf:PATH_OR_ID", "openai:MODEL@BASE_URL", "vllm:MODEL", "scripted:FILE")
+FORMS = (
+    "smollm2",
+    "hf:PATH_OR_ID",
+    "smollm2+ADAPTER",
+    "hf:PATH_OR_ID+ADAPTER",
+    "openai:MODEL@BASE_URL",
+    "vllm:MODEL",
+    "scripted:FILE",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +67,17 @@ def pull(name: str, *, progress: Progress | None = None) -> Path:
 def resolve(spec: str, *, seed: int = 0, progress: Progress | None = None) -> BaseChatModel:
     """The model a spec names; the embedded one is pulled at its first use.
 
+    `+ADAPTER` is a folder with a LoRA adapter in PEFT's format, served on top of embedded weights.
+
     Raises:
         UnknownModelError: no such spec.
         ModelUnavailableError: weights, a file, a package or a key is missing.
     """
+    name, plus, adapter = spec.partition("+")
+    if name == DEFAULT:
+        return _local(str(pull(DEFAULT, progress=progress)), seed, adapter if plus else None)
     form, _, rest = spec.partition(":")
-    if spec == DEFAULT:
-        return _local(str(pull(spec, progress=progress)), seed)
-    build = {"hf": _local, "openai": _openai, "vllm": _vllm, "scripted": _scripted}.get(form)
+    build = {"hf": _folder, "openai": _openai, "vllm": _vllm, "scripted": _scripted}.get(form)
     if build is None or not rest:
         raise UnknownModelError(unknown("model", spec, FORMS))
     return build(rest, seed)
@@ -98,7 +109,7 @@ def dequantise(package: Path, target: Path) -> None:
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from evolvent.agents.models.quiet import quiet_transformers
+    from evolvent.memory.quiet import quiet_transformers
 
     gguf = next(package.glob("*.gguf"))
     with quiet_transformers(), redirect_stderr(io.StringIO()):  # its GGUF reader draws a bar that nothing turns off
@@ -117,10 +128,17 @@ def dequantise(package: Path, target: Path) -> None:
 _SOURCE_KEYS = {"quantization_config", "_name_or_path", "_model_name_or_path"}
 
 
-def _local(path: str, seed: int) -> BaseChatModel:
+def _local(path: str, seed: int, adapter: str | None) -> BaseChatModel:
     from evolvent.agents.models.local import LocalChatModel
 
-    return LocalChatModel(path=path, seed=seed)
+    return LocalChatModel(path=path, seed=seed, adapter=adapter)
+
+
+def _folder(rest: str, seed: int) -> BaseChatModel:
+    base, plus, adapter = rest.partition("+")
+    if not plus or Path(rest).is_dir():  # a folder may have a plus in its name; a hub id never has
+        return _local(rest, seed, None)
+    return _local(base, seed, adapter)
 
 
 def _openai(rest: str, seed: int) -> BaseChatModel:

@@ -4,6 +4,9 @@ A prompt is computed chunk by chunk, each in a forward of its own on top of the 
 and values are kept. So a chunk's values depend on the prompt alone, not on what happened to be cached: at one request
 at a time, a run that starts over repeats bit for bit. The tail (generation header, then the options as a token tree,
 or the tokens written so far) is computed on top and thrown away.
+
+Rows of one forward may have different LoRA adapters over the one base. A prefix is kept for each adapter apart: its
+keys and values are that adapter's.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ from torch.nn import functional
 from transformers import AttentionInterface, AutoModelForCausalLM
 from transformers.cache_utils import Cache
 
-from evolvent.agents.models.quiet import quiet_transformers
+from evolvent.agents.models.lora import Adapter, RowAdapters, read
 from evolvent.agents.models.tokens import Prompt, Tokens
+from evolvent.memory.quiet import quiet_transformers
 
 _BATCH_TOKENS = 16_384
 """Keys of one forward, over all rows and padding included: 750 MB for SmolLM2-135M."""
@@ -35,6 +39,8 @@ class Choice:
     prompt: Prompt
     options: tuple[Tokens, ...]
     """At least one token each."""
+    adapter: Adapter | None = None
+    """None asks the base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,8 @@ class Draft:
     """Told the tokens written so far after each one; true ends the draft."""
     temperature: float = 0.0
     seed: int = 0
+    adapter: Adapter | None = None
+    """None asks the base."""
 
 
 class Engine:
@@ -67,16 +75,25 @@ class Engine:
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._kv_shape = (config.num_hidden_layers, heads, width)
         self._prefixes = _Prefixes(cache_bytes)
+        self._adapters = RowAdapters(self.model)
         self.forward_tokens = 0
         """Tokens computed so far, padding left out."""
+
+    def adapter(self, folder: str | Path) -> Adapter:
+        """Read an adapter for this base; any thread may. It lives as long as it is referred to.
+
+        Raises:
+            BadAdapterError: it cannot be served on this base.
+        """
+        return read(folder, self.model)
 
     @torch.inference_mode()
     def score(self, choices: Sequence[Choice]) -> list[tuple[tuple[float, ...], ...]]:
         """Log-probability of each token of each option, in nats."""
         trees = [_Tree.of(choice.options) for choice in choices]
-        paths = self._prefill([choice.prompt for choice in choices])
+        paths = self._prefill(choices)
         rows = [
-            _Row(path, choice.prompt.header + tree.tokens, tree.below(len(choice.prompt.header)))
+            _Row(path, choice.prompt.header + tree.tokens, tree.below(len(choice.prompt.header)), choice.adapter)
             for choice, tree, path in zip(choices, trees, paths, strict=True)
         ]
         scores: list[tuple[tuple[float, ...], ...]] = [()] * len(rows)
@@ -95,9 +112,9 @@ class Engine:
     @torch.inference_mode()
     def generate(self, drafts: Sequence[Draft]) -> list[list[int]]:
         """The tokens each draft wrote, the one that ended it included."""
-        paths = self._prefill([draft.prompt for draft in drafts])
+        paths = self._prefill(drafts)
         rows = [
-            _Row(path, draft.prompt.header, _Tree.of(()).below(len(draft.prompt.header)))
+            _Row(path, draft.prompt.header, _Tree.of(()).below(len(draft.prompt.header)), draft.adapter)
             for draft, path in zip(drafts, paths, strict=True)
         ]
         written: list[list[int]] = [[] for _ in drafts]
@@ -128,14 +145,15 @@ class Engine:
             self.forward_tokens += len(going)
             logits_BV = self._call(batch, ids_B1, positions_B1, mask_B11T, first_logit=0)[:, 0]
 
-    def _prefill(self, prompts: Sequence[Prompt]) -> list[list[_Block]]:
+    def _prefill(self, requests: Sequence[Choice | Draft]) -> list[list[_Block]]:
         """The blocks of every prompt's chunks; a chunk that several prompts miss is computed once."""
-        paths: list[list[_Block]] = [[] for _ in prompts]
+        paths: list[list[_Block]] = [[] for _ in requests]
         while True:
             missing: dict[_Key, list[int]] = {}
-            for i, (prompt, path) in enumerate(zip(prompts, paths, strict=True)):
-                while len(path) < len(prompt.chunks):
-                    key = (path[-1].serial if path else 0, prompt.chunks[len(path)])
+            for i, (request, path) in enumerate(zip(requests, paths, strict=True)):
+                chunks = request.prompt.chunks
+                while len(path) < len(chunks):
+                    key = (path[-1].serial if path else _root(request.adapter), chunks[len(path)])
                     block = self._prefixes.get(key)
                     if block is None:
                         missing.setdefault(key, []).append(i)
@@ -144,7 +162,10 @@ class Engine:
             if not missing:
                 break
             keys = list(missing)
-            rows = [_Row(list(paths[missing[key][0]]), key[1], _causal(len(key[1]))) for key in keys]
+            rows = [
+                _Row(list(paths[first]), key[1], _causal(len(key[1])), requests[first].adapter)
+                for key, (first, *_) in missing.items()
+            ]
             for group in _batches(rows):
                 batch, _ = self._forward([rows[i] for i in group], first_logit=None)
                 for b, i in enumerate(group):
@@ -164,6 +185,7 @@ class Engine:
             kv=torch.zeros(layers, 2, len(rows), heads, past + new + room, width),
             seen=torch.ones(len(rows), past + new + room, dtype=torch.bool),
             filled=past,
+            adapters=[row.adapter for row in rows],
         )
         batch.seen[:, : past + new] = False
         ids_BT = torch.zeros(len(rows), new, dtype=torch.long)
@@ -195,11 +217,12 @@ class Engine:
             "past_key_values": batch,
             "use_cache": True,
         }
-        if first_logit is None:
-            self.model.get_decoder()(**inputs)
-            logits = torch.empty(0)
-        else:
-            logits = self.model(**inputs, logits_to_keep=ids_BT.shape[1] - first_logit).logits
+        with self._adapters.serving(batch.adapters):
+            if first_logit is None:
+                self.model.get_decoder()(**inputs)
+                logits = torch.empty(0)
+            else:
+                logits = self.model(**inputs, logits_to_keep=ids_BT.shape[1] - first_logit).logits
         batch.filled += ids_BT.shape[1]
         return logits
 
@@ -254,7 +277,11 @@ class _Block:
 
 
 _Key = tuple[int, Tokens]
-"""The prefix's last block (0 at the start) and the chunk."""
+"""The prefix's last block (at the start, the adapter's root) and the chunk."""
+
+
+def _root(adapter: Adapter | None) -> int:
+    return -adapter.serial if adapter is not None else 0
 
 
 class _Prefixes:
@@ -294,6 +321,7 @@ class _Row:
     new: Tokens
     sees_TT: Tensor
     """Which of `new` sees which; a token's position is the number it sees."""
+    adapter: Adapter | None
     past_length: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -305,33 +333,39 @@ class _Row:
 
 
 def _batches(rows: Sequence[_Row], *, room: int = 0) -> Iterator[list[int]]:
-    """Indices of rows that go well into one forward: of like length, within the limits of memory."""
+    """Indices of rows that go well into one forward: of like length, within the limits of memory, by adapter."""
+
+    def by_adapter(i: int) -> int:
+        return _root(rows[i].adapter)
+
     group: list[int] = []
     past = new = 0
     for i in sorted(range(len(rows)), key=lambda i: -len(rows[i].new)):
         longest = max(past, rows[i].past_length)
         full = (len(group) + 1) * (longest + new + room) > _BATCH_TOKENS or (len(group) + 1) * new > _BATCH_LOGITS
         if group and (full or len(rows[i].new) < new // 2 - 16):
-            yield group
+            yield sorted(group, key=by_adapter)
             group, longest = [], rows[i].past_length
         if not group:
             new = len(rows[i].new)
         group.append(i)
         past = longest
     if group:
-        yield group
+        yield sorted(group, key=by_adapter)
 
 
 class _Batch(Cache):
     """Keys and values of the rows of a forward, in one tensor that is written in place."""
 
-    def __init__(self, kv: Tensor, seen: Tensor, filled: int) -> None:
+    def __init__(self, kv: Tensor, seen: Tensor, filled: int, adapters: list[Adapter | None]) -> None:
         super().__init__(layers=[])
         self.kv = kv
         """[layer, key or value, row, head, token, width]"""
         self.seen = seen
         """Which tokens are the row's own, not padding; bool, [row, token]"""
         self.past = self.filled = filled
+        self.adapters = adapters
+        """By row."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -350,7 +384,7 @@ class _Batch(Cache):
         return self.kv[:, :, row, :, self.past : self.past + length].clone()
 
     def select(self, rows: list[int]) -> _Batch:
-        return _Batch(self.kv[:, :, rows], self.seen[rows], self.filled)
+        return _Batch(self.kv[:, :, rows], self.seen[rows], self.filled, [self.adapters[row] for row in rows])
 
 
 def _pick(logits_V: Tensor, temperature: float, sampler: torch.Generator) -> int:

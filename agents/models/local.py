@@ -18,13 +18,14 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import Field, PrivateAttr
 
-from evolvent.agents.errors import ModelUnavailableError
+from evolvent.agents.errors import BadAdapterError, ModelUnavailableError
 from evolvent.agents.models.batching import Batcher
 from evolvent.agents.models.protocol import Scores
 from evolvent.agents.models.tokens import ChatTokenizer, Prompt, Turn
 
 if TYPE_CHECKING:
     from evolvent.agents.models.engine import Choice, Draft, Engine
+    from evolvent.agents.models.lora import Adapter
 
 _ROLES = {"system": "system", "human": "user", "ai": "assistant", "tool": "tool"}
 
@@ -47,14 +48,18 @@ class LocalChatModel(BaseChatModel):
     """Written at most, when a call does not say."""
     seed: int = 0
     """Of sampling, when a call does not say."""
+    adapter: str | None = None
+    """A folder with a LoRA adapter in PEFT's format, read by `load` or the first call; None serves the base."""
 
     _weights: _Weights = PrivateAttr()
     _batcher: Batcher[_Writing | _Scoring, AIMessage | Scores] = PrivateAttr()
+    _lora: _Lora | None = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
         self._weights = _Weights(self.path, self.cache_bytes)
         self._batcher = Batcher(self._weights.answer)
+        self._lora = _Lora(self.adapter) if self.adapter is not None else None
 
     @property
     def _llm_type(self) -> str:
@@ -62,7 +67,7 @@ class LocalChatModel(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return {"path": self.path, "seed": self.seed, "max_tokens": self.max_tokens}
+        return {"path": self.path, "adapter": self.adapter, "seed": self.seed, "max_tokens": self.max_tokens}
 
     @property
     def forward_tokens(self) -> int:
@@ -75,13 +80,35 @@ class LocalChatModel(BaseChatModel):
         Raises:
             ModelUnavailableError: they are not there, or not of a kind this engine runs.
         """
-        self._weights.load()
+        engine = self._weights.load()
+        if self._lora is not None:
+            self._lora.load(engine)
+
+    def with_adapter(self, folder: str | Path) -> LocalChatModel:
+        """This model's base with the adapter in `folder` on top, loaded now and instead of one that is served here.
+
+        The new model shares weights, tokenizer, worker thread, cache and counts with this one, and calls of both are
+        answered in one batch. A folder that changes later changes nothing until it is given again.
+
+        Raises:
+            BadAdapterError: the adapter cannot be served on this base.
+        """
+        view = self.model_copy(update={"adapter": str(folder)})
+        view._lora = _Lora(str(folder))
+        view.load()
+        return view
+
+    def remove_adapter(self) -> None:
+        """Free the adapter's weights; later calls of this model fail. What the cache keeps of it is the first to go."""
+        if self._lora is not None:
+            self._lora.remove()
 
     def count_tokens(self, text: str) -> int:
         return len(self._weights.tokenizer.encode(text))
 
     async def logprobs(self, messages: Sequence[BaseMessage], continuations: Sequence[str]) -> Scores:
-        scores = await asyncio.wrap_future(self._batcher.submit(_Scoring(_turns(messages), tuple(continuations))))
+        request = _Scoring(_turns(messages), tuple(continuations), self._lora)
+        scores = await asyncio.wrap_future(self._batcher.submit(request))
         assert isinstance(scores, Scores)
         return scores
 
@@ -119,6 +146,7 @@ class LocalChatModel(BaseChatModel):
                 temperature,
                 self.max_tokens if max_tokens is None else max_tokens,
                 self.seed if seed is None else seed,
+                self._lora,
             )
         )
 
@@ -130,12 +158,36 @@ class _Writing:
     temperature: float
     max_tokens: int
     seed: int
+    lora: _Lora | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Scoring:
     turns: tuple[Turn, ...]
     continuations: tuple[str, ...]
+    lora: _Lora | None
+
+
+class _Lora:
+    """An adapter's folder, read once, when it is first needed."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._loading = threading.Lock()
+        self._adapter: Adapter | None = None
+        self._removed = False
+
+    def load(self, engine: Engine) -> Adapter:
+        with self._loading:
+            if self._removed:
+                raise BadAdapterError(f"The adapter {self._folder!r} was removed. Give it to `with_adapter` again.")
+            if self._adapter is None:
+                self._adapter = engine.adapter(self._folder)
+            return self._adapter
+
+    def remove(self) -> None:
+        with self._loading:
+            self._adapter, self._removed = None, True
 
 
 class _Weights:
@@ -180,11 +232,12 @@ class _Weights:
         drafts: dict[int, Draft] = {}
         for i, request in enumerate(requests):
             try:
+                adapter = request.lora.load(engine) if request.lora is not None else None
                 if isinstance(request, _Scoring):
-                    choices[i] = self._choice(request, engine.window)
+                    choices[i] = self._choice(request, engine.window, adapter)
                 else:
-                    drafts[i] = self._draft(request, engine.window)
-            except ValueError as error:
+                    drafts[i] = self._draft(request, engine.window, adapter)
+            except (ValueError, BadAdapterError) as error:
                 answers[i] = error
         for (i, choice), logprobs in zip(choices.items(), engine.score(list(choices.values())), strict=True):
             answers[i] = Scores(logprobs, choice.prompt.length + sum(map(len, choice.options)))
@@ -194,7 +247,7 @@ class _Weights:
             answers[i] = self._message(draft, written, request.stop)
         return answers
 
-    def _choice(self, request: _Scoring, window: int) -> Choice:
+    def _choice(self, request: _Scoring, window: int, adapter: Adapter | None) -> Choice:
         from evolvent.agents.models.engine import Choice
 
         options = tuple(self.tokenizer.encode(text) for text in request.continuations)
@@ -204,9 +257,9 @@ class _Weights:
             )
         prompt = self.tokenizer.prompt(request.turns)
         _check_window(prompt, max(map(len, options)), window)
-        return Choice(prompt, options)
+        return Choice(prompt, options, adapter)
 
-    def _draft(self, request: _Writing, window: int) -> Draft:
+    def _draft(self, request: _Writing, window: int, adapter: Adapter | None) -> Draft:
         from evolvent.agents.models.engine import Draft
 
         prompt = self.tokenizer.prompt(request.turns)
@@ -222,7 +275,7 @@ class _Weights:
             return bool(request.stop) and _cut(self.tokenizer.decode(written[-recent:]), request.stop) is not None
 
         limit = min(request.max_tokens, window - prompt.length)
-        return Draft(prompt, limit, stops, request.temperature, request.seed)
+        return Draft(prompt, limit, stops, request.temperature, request.seed, adapter)
 
     def _message(self, draft: Draft, written: list[int], stop: tuple[str, ...]) -> AIMessage:
         ended = written[-1] in self.tokenizer.ends

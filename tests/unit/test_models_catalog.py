@@ -8,6 +8,7 @@ import pytest
 
 from evolvent.agents.errors import ModelUnavailableError, UnknownModelError
 from evolvent.agents.models import catalog
+from evolvent.agents.models.local import LocalChatModel
 from evolvent.agents.models.openai import EndpointChatModel
 from evolvent.agents.models.scripted import ScriptedChatModel
 
@@ -23,6 +24,16 @@ def test_an_unknown_model_is_told_what_is_known_and_what_is_near() -> None:
 def test_a_spec_without_its_second_half_is_unknown(spec: str) -> None:
     with pytest.raises(UnknownModelError, match="openai:MODEL@BASE_URL"):
         catalog.resolve(spec)
+
+
+def test_an_adapter_is_named_behind_a_plus(tmp_path: Path) -> None:
+    model = catalog.resolve("hf:org/base+runs/one/adapters/skill@0123abcd", seed=3)
+    assert isinstance(model, LocalChatModel)
+    assert (model.path, model.adapter, model.seed) == ("org/base", "runs/one/adapters/skill@0123abcd", 3)
+    (tmp_path / "c++").mkdir()
+    plain = catalog.resolve(f"hf:{tmp_path / 'c++'}")
+    assert isinstance(plain, LocalChatModel)
+    assert (plain.path, plain.adapter) == (str(tmp_path / "c++"), None)
 
 
 def test_an_endpoint_is_named_by_model_and_url() -> None:
