@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from evolvent.agents.adapter_commands import adapters_app
 from evolvent.agents.browsing import AsJson, Directory, envs, models_app, systems_app
 from evolvent.agents.errors import AgentError, ModelUnavailableError, RunDirectoryError, SetupError
 from evolvent.agents.memory_commands import memory_app
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.add_typer(systems_app, name="systems")
 app.add_typer(models_app, name="models")
 app.add_typer(memory_app, name="memory")
+app.add_typer(adapters_app, name="adapters")
 
 _ANYWHERE = ("-v", "--verbose", "--debug")
 """Flags of the whole program that may stand after a command too."""

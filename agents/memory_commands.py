@@ -17,7 +17,7 @@ from evolvent.agents.memory_changes import Place, changes_app
 from evolvent.agents.memory_directory import built, embedder_name, opened
 from evolvent.agents.terminal import note, print_json, show
 from evolvent.memory.errors import MemoryStoreError, UnknownRecordError
-from evolvent.memory.types import Kind, Status
+from evolvent.memory.types import WEIGHTS, Kind, Status
 
 if TYPE_CHECKING:
     from evolvent.memory.types import Record
@@ -27,7 +27,7 @@ memory_app = typer.Typer(help="Look into a memory, question it and change it.", 
 Mode = Literal["dense", "bm25", "hybrid", "mmr", "utility", "spreading"]
 """The names of `memory.retrieval.RETRIEVERS`, which is not imported for a `--help`."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
-LEARNED = tuple(kind for kind in KINDS if kind != "trajectory")
+LEARNED = tuple(kind for kind in KINDS if kind not in ("trajectory", *WEIGHTS))
 _DRAWN = (".graphml", ".png", ".svg", ".pdf")
 
 

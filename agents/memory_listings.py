@@ -255,6 +255,7 @@ def forget_json(node: str, events: Sequence[Event]) -> dict[str, Any]:
     return {
         "node": node,
         "forgotten": [event.record_id for event in events if event.kind == "forget"],
+        "retired": [event.record_id for event in events if event.kind == "retire"],
         "kept": [event.record_id for event in events if event.kind == "update"],
     }
 
@@ -263,6 +264,7 @@ def forget_page(found: Mapping[str, Any]) -> RenderableType:
     return pairs(
         {
             "forgotten": _some(found["forgotten"]) or "nothing",
+            **({"retired": f"{_some(found['retired'])} (made from it)"} if found["retired"] else {}),
             "kept": f"{_some(found['kept'])} (on other grounds)" if found["kept"] else "nothing rests on it in part",
         }
     )

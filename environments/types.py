@@ -206,6 +206,19 @@ def conversation(earlier: Sequence[Step], new: tuple[Message, ...], history_from
     return (*messages, *new)
 
 
+def merge(messages: Sequence[Message]) -> list[tuple[Role, str]]:
+    """(role, text) turns as they are sent: neighbours of one role become one turn, a line apart; empty parts vanish."""
+    turns: list[tuple[Role, str]] = []
+    for message in messages:
+        if not message.text:
+            continue
+        if turns and turns[-1][0] == message.role:
+            turns[-1] = (message.role, f"{turns[-1][1]}\n{message.text}")
+        else:
+            turns.append((message.role, message.text))
+    return turns
+
+
 @dataclass(frozen=True, slots=True)
 class Feedback:
     score: float | None

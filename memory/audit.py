@@ -1,7 +1,8 @@
 """What of a memory is junk, by id: said twice, never used, contradicted, unproven, or resting on nothing.
 
 An audit only looks; `consolidation.py`, `forgetting.py` and the gate do something about it. Retired and quarantined
-records are out of use and not counted, trajectories are evidence and need no proof.
+records are out of use and not counted, trajectories are evidence and need no proof. Data sets and adapters
+stand in no prompt and are left to their own registry.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from evolvent.memory.consolidation import claim, contradictions, near_duplicates
 from evolvent.memory.embedding import Floats
 from evolvent.memory.ledger import Ledger
 from evolvent.memory.retrieval import LIVE
-from evolvent.memory.types import Record
+from evolvent.memory.types import WEIGHTS, Record
 
 NEAR = 0.95
 """Cosine from which two records of one kind and scope are near-duplicates."""
@@ -73,7 +74,7 @@ def audit(records: Mapping[str, Record], ledger: Ledger, *, vectors: Mapping[str
         ledger: tells what the gate decided and which trajectories there are.
         vectors: unit vectors by record id; without them no near-duplicates are sought.
     """
-    live = [record for record in records.values() if record.status in LIVE]
+    live = [record for record in records.values() if record.status in LIVE and record.kind not in WEIGHTS]
     active = [record for record in live if record.status == "active" and record.kind != "trajectory"]
     newest = max((record.generation for record in records.values()), default=0)
     proved = {event.record_id for event in ledger.events() if event.kind == "activate" and "gate" in event.payload}

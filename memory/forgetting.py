@@ -18,12 +18,12 @@ from typing import Literal, get_args
 from evolvent.environments.types import Phase
 from evolvent.memory.ledger import Ledger
 from evolvent.memory.retrieval import LIVE
-from evolvent.memory.types import Event, Kind, Record
+from evolvent.memory.types import WEIGHTS, Event, Kind, Record
 
 Clock = Literal["generation", "episode"]
 LastUsed = Mapping[str, int]
 """Time by record id."""
-DISTILLED: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind != "trajectory")
+DISTILLED: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind not in ("trajectory", *WEIGHTS))
 
 
 def last_used(

@@ -16,7 +16,7 @@ from evolvent.environments.types import Trajectory
 from evolvent.memory.errors import UnknownRecordError
 from evolvent.memory.ledger import Ledger
 from evolvent.memory.rendering import acted
-from evolvent.memory.types import Event, EventKind, Record
+from evolvent.memory.types import WEIGHTS, Event, EventKind, Record
 
 Edge = Literal["derived", "merged", "shown"]
 
@@ -142,8 +142,10 @@ class Lineage:
     def forget_events(self, node: str) -> list[Event]:
         """The fall of a trajectory or a record: what rests on it alone is forgotten, the rest loses it as a parent.
 
-        The record itself, or the trajectory's own record, goes first. Episodes stay in the ledger as they were: what
-        is forgotten is out of memory and comes back when the commit is reverted.
+        The record itself, or the trajectory's own record, goes first. Data sets and adapters cannot lose a part of what
+        is in them, so each that descends from it is retired, whatever else it rests on, and is unfit until it is made
+        anew. Episodes stay in the ledger as they were: what is forgotten is out of memory and comes back when the
+        commit is reverted.
 
         Raises:
             UnknownRecordError: neither a record nor a trajectory has this id.
@@ -153,9 +155,19 @@ class Lineage:
         fallen = dict.fromkeys(self._fallen(node, derived))
         if node in self.records:
             fallen = {node: None, **fallen}
+        trained = [key for key in derived if self.records[key].kind in WEIGHTS]
+        for key in trained:
+            fallen.pop(key, None)
         gone = {node, *fallen}
         events = [Event("forget", key, payload={"cause": node}) for key in fallen]
+        events += [
+            Event("retire", key, payload={"cause": node, "reason": "made from what is forgotten"})
+            for key in trained
+            if self.records[key].status != "retired"
+        ]
         for key in derived:
+            if key in trained:
+                continue  # its parents stay: they say what is in it
             lost = [parent for parent in self.records[key].parents if parent in gone]
             if key not in fallen and lost:
                 events.append(Event("update", key, payload={"without_parents": lost, "cause": node}))

@@ -22,7 +22,7 @@ from typing import Any, get_args
 
 from evolvent.environments.solo import encodable
 from evolvent.memory.operations import VERBS, Operation, Rejected, Verb
-from evolvent.memory.types import Kind
+from evolvent.memory.types import WEIGHTS, Kind
 
 MOST_CHARS = 1000
 """Of one statement. A longer one is rejected, not cut: half a rule may say the opposite."""
@@ -36,7 +36,7 @@ _SYNONYMS: dict[str, Verb] = {
     **dict.fromkeys(("none", "noop", "no_op", "no change", "no changes"), "nothing"),
 }
 _KINDS: dict[str, Kind] = {
-    **{kind: kind for kind in get_args(Kind)},
+    **{kind: kind for kind in get_args(Kind) if kind not in WEIGHTS},
     **dict.fromkeys(("lesson", "insight"), "rule"),
     **dict.fromkeys(("fact", "memory"), "note"),
 }

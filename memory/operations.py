@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from evolvent.memory.consolidation import contradict, generalise, merge_events
 from evolvent.memory.errors import UnlikeRecordsError
 from evolvent.memory.retrieval import LIVE
-from evolvent.memory.types import Event, Kind, Record, Scope, new_record
+from evolvent.memory.types import WEIGHTS, Event, Kind, Record, Scope, new_record
 
 Verb = Literal["add", "update", "merge", "retire", "keep", "nothing"]
 VERBS: tuple[Verb, ...] = get_args(Verb)
@@ -104,6 +104,8 @@ def _changeable(key: str, records: Mapping[str, Record], operation: Operation) -
     record = records[key]
     if record.kind == "trajectory" and operation.verb != "keep":
         raise _RefusedError(f"{key} is a trajectory: raw evidence is not rewritten")
+    if record.kind in WEIGHTS:
+        raise _RefusedError(f"{key} is no text but a {record.kind}: a person decides about it")
     if record.status not in LIVE:
         raise _RefusedError(f"{key} is {record.status}")
     return record

@@ -49,7 +49,8 @@ class Retriever(Protocol):
     - At most `k` records, best first; ties break by id. An empty store answers [].
     - `scope` is where the asker stands (environment, all its task's tags, its seat); None asks everywhere, a set
       of scopes for the very records that have one of them.
-    - None for `kinds` means all that may stand in a prompt: all but `WEIGHTS`. Retired records come only when `statuses` says so.
+    - None for `kinds` means all that may stand in a prompt, which is all but `WEIGHTS`. Retired records come only when
+      `statuses` says so.
     """
 
     def search(

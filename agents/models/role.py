@@ -22,7 +22,7 @@ from evolvent.agents.models.protocol import Scorer, Scores
 from evolvent.agents.trace import Trace
 from evolvent.agents.types import CallTag, Choice, Reply
 from evolvent.environments.solo import encodable
-from evolvent.environments.types import Cost, Message
+from evolvent.environments.types import Cost, Message, merge
 
 logger = logging.getLogger(__name__)
 _CLASSES: dict[str, type[BaseMessage]] = {"system": SystemMessage, "user": HumanMessage, "assistant": AIMessage}
@@ -153,19 +153,6 @@ class RoleModel:
                 logger.info("call to %s failed (%s), try %d follows", self.name, type(error).__name__, attempt + 1)
                 await asyncio.sleep(self._limits.backoff_s * 2 ** (attempt - 1))
         raise AssertionError("unreachable: the loop returns or raises")
-
-
-def merge(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    """(role, text) turns as they are sent: neighbours of one role become one turn, a line apart; empty parts vanish."""
-    turns: list[tuple[str, str]] = []
-    for message in messages:
-        if not message.text:
-            continue
-        if turns and turns[-1][0] == message.role:
-            turns[-1] = (message.role, f"{turns[-1][1]}\n{message.text}")
-        else:
-            turns.append((message.role, message.text))
-    return turns
 
 
 def _to_langchain(turns: Sequence[tuple[str, str]]) -> list[BaseMessage]:

@@ -11,13 +11,13 @@ from langchain_core.messages import BaseMessage
 from workshop_scorer import repeats_or_guesses
 
 from evolvent.agents.episode import Job, play
-from evolvent.agents.models.role import Limits, RoleModel, merge
+from evolvent.agents.models.role import Limits, RoleModel
 from evolvent.agents.models.scripted import ScriptedChatModel, ScriptedScorer
 from evolvent.agents.solutions.act import Policy
 from evolvent.agents.solutions.recall import Lessons
 from evolvent.agents.trace import Trace, read_lines
 from evolvent.environments.errors import SandboxCrashError, SandboxTimeoutError, WorldError
-from evolvent.environments.types import Action, StepResult, Trajectory, dump, load
+from evolvent.environments.types import Action, StepResult, Trajectory, dump, load, merge
 from evolvent.environments.workshop import Workshop
 
 ONCE = Limits(attempts=1)

@@ -6,12 +6,12 @@ import random
 
 import pytest
 
-from evolvent.agents.models.role import RoleModel, merge
+from evolvent.agents.models.role import RoleModel
 from evolvent.agents.models.scripted import ScriptedChatModel, ScriptedScorer
 from evolvent.agents.solutions.act import Policy, act, first_messages, read_action
 from evolvent.agents.trace import Trace
 from evolvent.agents.types import CallTag
-from evolvent.environments.types import Action, Message, Observation, Step, Task
+from evolvent.environments.types import Action, Message, Observation, Step, Task, merge
 
 TAG = CallTag("actor", "train", 0)
 SEEN = Observation("agent", "How do you mend rust?", ("oil", "wax"), frame="To mend rust, use the {action}.")

@@ -12,11 +12,11 @@ import pytest
 from langchain_core.messages import BaseMessage
 
 from evolvent.agents.errors import ModelCallError, ModelUnavailableError
-from evolvent.agents.models.role import Limits, RoleModel, merge
+from evolvent.agents.models.role import Limits, RoleModel
 from evolvent.agents.models.scripted import ScriptedChatModel, ScriptedScorer
 from evolvent.agents.trace import Trace, read_lines
 from evolvent.agents.types import CallTag
-from evolvent.environments.types import Message
+from evolvent.environments.types import Message, merge
 
 TAG = CallTag("actor", "train", 1, "task-1")
 HURRIED = Limits(attempts=3, backoff_s=0.0, timeout_s=0.2, max_reply_chars=50)
