@@ -1,6 +1,6 @@
 """Does `lamarck` learn in the workshop, with the embedded model? Seed by seed, with the truth to hold it against.
 
-    python tests/benchmarks/bench_lamarck.py [--seeds 0,1,2,3,4] [--arms reflect,count,shuffled] [--out DIR]
+    python tests/benchmarks/bench_lamarck.py [--seeds 0,1,2,3,4] [--arms reflect,count,shuffled] [--eval 80] [--out DIR]
 
 Arms: `reflect` is the recipe as it is; `count` proposes what most often succeeded, without a model; `shuffled` permutes
 outcomes before anything learns from them, and must learn nothing. A finished run in `--out` is used again.
@@ -28,14 +28,15 @@ ARMS: dict[str, list[str]] = {
 }
 
 
-def measure(arm: str, seed: int, out: Path) -> dict[str, Any]:
+def measure(arm: str, seed: int, out: Path, evaluated: int = 80) -> dict[str, Any]:
     """One run in a process of its own: its report, what it took, and its rules against the laws."""
     if not (out / "report.html").exists():
         command = [sys.executable, "-c", "from evolvent.agents.cli import main; main()"]
         if (out / "config.json").exists():
             command += ["resume", str(out)]
         else:
-            command += ["run", "lamarck", "--env", "workshop", "--seed", str(seed), "--out", str(out), *ARMS[arm]]
+            command += ["run", "lamarck", "--env", "workshop", "--seed", str(seed), "--eval", str(evaluated)]
+            command += ["--out", str(out), *ARMS[arm]]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     report = result(out)
     laws = {law.text for law in Workshop(**read_config(out).options).laws()}
@@ -72,12 +73,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--arms", default="reflect,count,shuffled")
+    parser.add_argument("--eval", type=int, default=80, help="held-out tasks")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-lamarck"))
     given = parser.parse_args()
     rows = []
     for arm in given.arms.split(","):
         for seed in map(int, given.seeds.split(",")):
-            rows.append(measure(arm, seed, given.out / f"{arm}-{seed}"))
+            rows.append(measure(arm, seed, given.out / f"{arm}-{seed}", given.eval))
             print(line(rows[-1]), flush=True)
     (given.out / "summary.json").write_text(json.dumps(rows, indent=2))
 
