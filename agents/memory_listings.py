@@ -272,13 +272,13 @@ def forget_page(found: Mapping[str, Any]) -> RenderableType:
 
 def graph_json(found: DiGraph[str]) -> dict[str, Any]:
     nodes = [{"id": key, **facts} for key, facts in found.nodes(data=True)]
-    edges = [{"from": cause, "to": effect, "edge": edge} for cause, effect, edge in found.edges(data="edge")]
+    edges = [{"from": cause, "to": effect, **facts} for cause, effect, facts in found.edges(data=True)]
     return {"nodes": nodes, "edges": edges}
 
 
 def graph_page(found: DiGraph[str]) -> RenderableType:
     kinds = Counter(kind for _, kind in found.nodes(data="kind"))
-    edges = Counter(edge for _, _, edge in found.edges(data="edge"))
+    edges = Counter(facts["edge"] for _, _, facts in found.edges(data=True))
     return pairs(
         {
             f"{len(found)} nodes": ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) or "none",

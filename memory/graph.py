@@ -89,8 +89,9 @@ def draw(found: DiGraph[str], file: str | Path) -> None:
     axes.set_axis_off()
     axes.set_xlim(-0.5, columns - 0.5)
     axes.set_ylim(rows - 0.4, -0.6)
-    for parent, child, edge in found.edges(data="edge"):
-        arrow = {"arrowstyle": "->", "color": "#666666", "linestyle": _LINES[edge], "shrinkA": 18, "shrinkB": 18}
+    for parent, child, facts in found.edges(data=True):
+        line = _LINES[facts["edge"]]
+        arrow = {"arrowstyle": "->", "color": "#666666", "linestyle": line, "shrinkA": 18, "shrinkB": 18}
         axes.annotate("", places[child], places[parent], arrowprops=arrow)
     for key, facts in found.nodes(data=True):
         colour = _COLOURS.get(facts["status"], _EPISODE if facts["kind"] == "episode" else "#000000")
