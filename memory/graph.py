@@ -22,6 +22,8 @@ _EPISODE = "#4d8b57"
 _LINES = {"derived": "solid", "merged": "dashed", "shown": "dotted"}
 _MOST = 300
 """Nodes in one drawing; more cannot be read."""
+_ALIKE = 6
+"""Episodes drawn one by one of those that only show the same records; the rest is one box."""
 
 
 def graph(lineage: Lineage, *, around: str | None = None, depth: int = 2) -> DiGraph[str]:
@@ -69,6 +71,8 @@ def write_graphml(found: DiGraph[str], file: str | Path) -> None:
 def draw(found: DiGraph[str], file: str | Path) -> None:
     """The graph from left to right, causes before effects, as PNG, SVG or PDF after the file's suffix.
 
+    Of many episodes in which a record stood and from which nothing else in the graph came, a few are drawn.
+
     Raises:
         GraphTooLargeError: more nodes than a reader could tell apart.
         ValueError: matplotlib knows no such format.
@@ -76,6 +80,7 @@ def draw(found: DiGraph[str], file: str | Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
+    found = _folded(found)
     if len(found) > _MOST:
         raise GraphTooLargeError(
             f"{len(found)} nodes are too many for a drawing (at most {_MOST}). Draw what is around one record, with a "
@@ -114,6 +119,24 @@ def _near(lineage: Lineage, around: str, depth: int) -> list[str]:
         yield from (trajectory for trajectory, _ in lineage.ledger.showings(level) if trajectory in lineage.children)
 
     return [around, *spread([around], beside, depth)]
+
+
+def _folded(found: DiGraph[str]) -> DiGraph[str]:
+    """The same graph with one box for the episodes that no drawing needs one by one."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for key, facts in found.nodes(data=True):
+        if facts.get("kind") == "episode" and not found.out_degree(key) and found.in_degree(key):
+            alike.setdefault(tuple(sorted(found.predecessors(key))), []).append(key)
+    folded = found.copy()
+    for shown, episodes in alike.items():
+        rest = sorted(episodes)[_ALIKE:]
+        if len(rest) > 1:
+            folded.remove_nodes_from(rest)
+            name = f"{len(rest)} more episodes"
+            key = name if name not in folded else f"{name} of {shown[0]}"
+            folded.add_node(key, kind="episode", status="", text="in whose prompts it stood", generation=0, trust=1.0)
+            folded.add_edges_from([(record, key) for record in shown], edge="shown")
+    return folded
 
 
 def _places(found: DiGraph[str]) -> dict[str, tuple[int, int]]:

@@ -325,6 +325,21 @@ def test_a_drawing_is_the_same_bytes_each_time_and_names_every_node(ledger: Ledg
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_episodes_that_only_show_the_same_record_are_drawn_as_one_box(ledger: Ledger, tmp_path: Path) -> None:
+    found = nx.DiGraph()
+    facts = {"status": "", "text": "", "generation": 0, "trust": 1.0}
+    found.add_node("rule-1", kind="rule", **facts)
+    for number in range(20):
+        found.add_node(f"episode-{number:02}", kind="episode", **facts)
+        found.add_edge("rule-1", f"episode-{number:02}", edge="shown")
+    draw(found, tmp_path / "one.svg")
+    words = "".join(ElementTree.fromstring((tmp_path / "one.svg").read_text()).itertext())
+    assert "14 more episodes" in words
+    assert "episode-05" in words
+    assert "episode-06" not in words
+    assert len(found) == 21, "the graph that was handed in stays as it was"
+
+
 def test_more_than_a_drawing_can_show_is_refused_with_a_way_out(tmp_path: Path) -> None:
     found = nx.DiGraph()
     found.add_nodes_from(range(301))
