@@ -356,9 +356,9 @@ def _same_place(one: Record, other: Record) -> bool:
 
 
 def _trained(context: Context, after: int = 0) -> list[Episode]:
-    """Training episodes of the generations after that one."""
-    episodes = context.memory.ledger.episodes(phase="train")
-    return [episode for episode in episodes if episode.trajectories[0].generation > after]
+    """Training episodes of the generations after that one; in an order that does not depend on which ended first."""
+    episodes = [(each.trajectories[0].generation, each) for each in context.memory.ledger.episodes(phase="train")]
+    return [each for number, each in sorted(episodes, key=lambda it: (it[0], it[1].key)) if number > after]
 
 
 def _doubtful(context: Context, config: Config, active: Mapping[str, Record]) -> list[tuple[Record, Staleness]]:
