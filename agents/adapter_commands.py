@@ -15,7 +15,7 @@ from rich.text import Text
 from evolvent.agents.browsing import AsJson
 from evolvent.agents.errors import RunDirectoryError
 from evolvent.agents.listings import new_table, pairs, plain, status_text
-from evolvent.agents.memory_directory import opened
+from evolvent.agents.memory_directory import decide, opened
 from evolvent.agents.terminal import note, print_json, show
 
 if TYPE_CHECKING:
@@ -102,22 +102,14 @@ def remove_adapter(
     as_json: AsJson = False,
 ) -> None:
     """Retire an adapter in the ledger, then move its files aside. Its name is never used again."""
-    from evolvent.memory.types import Event
     from evolvent.memory.weights.adapters import adapter_record
 
     registry = _registry(directory)
     adapter = registry.get(name)
     with opened(directory, writing=True) as memory:
         record = adapter_record(adapter)
-        known, commits = memory.records().get(record.id), memory.ledger.commits()
-        events = [] if known else [Event("add", record.id, record)]
-        if known is None or known.status != "retired":
-            events.append(Event("retire", record.id, payload={"by": "hand", **({"reason": reason} if reason else {})}))
-        commit = None
-        if events:
-            key = f"retire/{record.id}@{memory.ledger.head()}"
-            generation = commits[-1].generation if commits else 0
-            commit = memory.commit(key, events, generation=generation, note=reason)
+        known = memory.records().get(record.id)
+        commit = None if known and known.status == "retired" else decide(memory, "retire", record, reason)
         # Last, so that one that is killed before leaves an adapter that is retired and can be removed again.
         folder = registry.remove(adapter.full_name)
     if as_json:

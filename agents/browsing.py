@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from evolvent.agents.terminal import print_json, show
+from evolvent.agents.terminal import answer
 
 systems_app = typer.Typer(help="The 90 systems of the survey and what is shown of each.")
 models_app = typer.Typer(help="Open weights on this machine.", no_args_is_help=True)
@@ -24,10 +24,7 @@ def systems(context: typer.Context, as_json: AsJson = False) -> None:
     from evolvent.agents.listings import systems_table
     from evolvent.agents.recipes.catalog import systems as listed
 
-    if as_json:
-        print_json([system.as_json() for system in listed()])
-    else:
-        show(systems_table(listed()))
+    answer(as_json, [system.as_json() for system in listed()], lambda: systems_table(listed()))
 
 
 @systems_app.command("show")
@@ -40,11 +37,9 @@ def show_system(slug: Annotated[str, typer.Argument(metavar="SLUG")], as_json: A
     found = card(slug)
     system = next(each for each in listed() if each.slug == slug)
     presets = load_recipe(slug).PRESETS if slug in implemented() else {}
-    if as_json:
-        plain = {name: preset.model_dump(mode="json") for name, preset in presets.items()}
-        print_json({**system.as_json(), "card": found.model_dump(mode="json"), "presets": plain})
-    else:
-        show(system_page(system, found, presets))
+    plain = {name: preset.model_dump(mode="json") for name, preset in presets.items()}
+    document = {**system.as_json(), "card": found.model_dump(mode="json"), "presets": plain}
+    answer(as_json, document, lambda: system_page(system, found, presets))
 
 
 def envs(as_json: AsJson = False) -> None:
@@ -52,10 +47,7 @@ def envs(as_json: AsJson = False) -> None:
     from evolvent.agents.listings import environments_table
     from evolvent.environments.catalog import entries
 
-    if as_json:
-        print_json([asdict(each) for each in entries()])
-    else:
-        show(environments_table(entries()))
+    answer(as_json, [asdict(each) for each in entries()], lambda: environments_table(entries()))
 
 
 @models_app.command("ls")
@@ -64,10 +56,11 @@ def list_weights(as_json: AsJson = False) -> None:
     from evolvent.agents.listings import models_table
     from evolvent.agents.models.catalog import FORMS, list_models
 
-    if as_json:
-        print_json([{**asdict(each), "path": str(each.path) if each.path else None} for each in list_models()])
-    else:
-        show(models_table(list_models(), FORMS))
+    answer(
+        as_json,
+        [{**asdict(each), "path": str(each.path) if each.path else None} for each in list_models()],
+        lambda: models_table(list_models(), FORMS),
+    )
 
 
 @models_app.command("pull")

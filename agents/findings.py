@@ -19,10 +19,10 @@ from evolvent.memory.errors import MemoryStoreError
 from evolvent.memory.ledger import Ledger
 from evolvent.memory.rendering import render
 from evolvent.memory.store import Memory
-from evolvent.memory.types import Record, Status
+from evolvent.memory.types import LEARNED, Record, Status
 
 T = TypeVar("T")
-STATUSES: tuple[Status, ...] = ("active", "candidate", "retired")
+STATUSES: tuple[Status, ...] = ("active", "candidate", "quarantined", "retired")
 _DAMAGE = (MemoryStoreError, sqlite3.Error, zlib.error, OSError, ValueError, LookupError, TypeError)
 """What reading a half-written or damaged file may raise."""
 
@@ -67,9 +67,9 @@ class Findings:
     decisions: tuple[Decision, ...] = ()
     """In the order they were made; a record judged again stands here again."""
     undecided: tuple[Record, ...] = ()
-    """Records other than trajectories that no gate has judged, newest first."""
+    """What was learned (of the kinds `LEARNED`) and no gate has judged, newest first."""
     by_status: Mapping[int, Mapping[Status, int]] = field(default_factory=dict)
-    """Records other than trajectories by generation and status, as they were at its end."""
+    """Records of the kinds `LEARNED` by generation and status, as they were at its end."""
     origins: Mapping[str, str] = field(default_factory=dict)
     """What happened in the trajectories that records come from, by id, as text."""
     spent: tuple[Spent, ...] = ()
@@ -148,7 +148,7 @@ def _decisions(ledger: Ledger) -> tuple[Decision, ...]:
 
 def _undecided(ledger: Ledger, decisions: tuple[Decision, ...]) -> tuple[Record, ...]:
     judged = {each.record.id for each in decisions}
-    kept = [each for each in ledger.records().values() if each.kind != "trajectory" and each.id not in judged]
+    kept = [each for each in ledger.records().values() if each.kind in LEARNED and each.id not in judged]
     return tuple(sorted(kept, key=lambda record: -record.generation))
 
 
@@ -156,7 +156,7 @@ def _by_status(ledger: Ledger) -> dict[int, dict[Status, int]]:
     last = {commit.generation: commit.id for commit in ledger.commits()}
     counts: dict[int, dict[Status, int]] = {}
     for generation, commit in sorted(last.items()):
-        kept = Counter(each.status for each in ledger.records(commit).values() if each.kind != "trajectory")
+        kept = Counter(each.status for each in ledger.records(commit).values() if each.kind in LEARNED)
         counts[generation] = {status: kept[status] for status in STATUSES}
     return counts
 

@@ -6,6 +6,7 @@ They wait for nobody: while a run is writing they say so and change nothing.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,13 +14,12 @@ import typer
 
 from evolvent.agents.browsing import AsJson
 from evolvent.agents.errors import SetupError
-from evolvent.agents.memory_directory import built, opened
+from evolvent.agents.memory_directory import built, decide, opened
 from evolvent.agents.terminal import note, print_json, show
 from evolvent.memory.errors import MergeConflictError, UnknownRecordError
 
 if TYPE_CHECKING:
-    from evolvent.memory.store import Memory
-    from evolvent.memory.types import EventKind, Record
+    from evolvent.memory.types import EventKind, Status
 
 changes_app = typer.Typer()
 
@@ -40,12 +40,7 @@ def retire(
     as_json: AsJson = False,
 ) -> None:
     """Take a record out of use. It stays in memory and is found with --status retired."""
-    with opened(directory, writing=True) as memory:
-        record = _record(memory, directory, record_id)
-        if record.status == "retired":
-            why = f"`evolvent memory show {directory} {record_id}` says why"
-            raise SetupError(f"{record_id} is retired already; {why}.")
-        commit = _decided(memory, "retire", record, reason)
+    commit = _decided(directory, "retire", record_id, reason, of=("quarantined", "candidate", "active"))
     _done(directory, commit, f"Retired {record_id}", as_json, record=record_id)
 
 
@@ -57,11 +52,7 @@ def restore(
     as_json: AsJson = False,
 ) -> None:
     """Make a retired or quarantined record a candidate again: agents may recall it, and the gate may prove it."""
-    with opened(directory, writing=True) as memory:
-        record = _record(memory, directory, record_id)
-        if record.status not in ("retired", "quarantined"):
-            raise SetupError(f"{record_id} is {record.status}; expected one that is retired or quarantined.")
-        commit = _decided(memory, "restore", record, reason)
+    commit = _decided(directory, "restore", record_id, reason, of=("retired", "quarantined"))
     _done(directory, commit, f"Restored {record_id}", as_json, record=record_id)
 
 
@@ -222,23 +213,20 @@ def merge(
 # -- inside --------------------------------------------------------------------------------------------------------
 
 
-def _record(memory: Memory, directory: Path, record_id: str) -> Record:
-    known = memory.records().get(record_id)
-    if known is None:
-        raise UnknownRecordError(
-            f"No record {record_id!r} in {directory}. `evolvent memory ls {directory}` lists the ids."
-        )
-    return known
-
-
-def _decided(memory: Memory, verdict: EventKind, record: Record, reason: str) -> str:
-    """The commit of a decision by hand."""
-    from evolvent.memory.types import Event
-
-    payload = {"by": "hand", **({"reason": reason} if reason else {})}
-    generation = memory.ledger.commits()[-1].generation
-    key = f"{verdict}/{record.id}@{memory.ledger.head()}"  # of its own: a decision may be taken again after a revert
-    return memory.commit(key, [Event(verdict, record.id, payload=payload)], generation=generation, note=reason)
+def _decided(directory: Path, verdict: EventKind, record_id: str, reason: str, *, of: Sequence[Status]) -> str:
+    """The commit of a decision by hand about a record that must be there, in one of those standings."""
+    with opened(directory, writing=True) as memory:
+        record = memory.records().get(record_id)
+        if record is None:
+            raise UnknownRecordError(
+                f"No record {record_id!r} in {directory}. `evolvent memory ls {directory}` lists the ids."
+            )
+        if record.status not in of:
+            raise SetupError(
+                f"{record_id} is {record.status}; expected one that is {' or '.join(of)}. "
+                f"`evolvent memory show {directory} {record_id}` says why."
+            )
+        return decide(memory, verdict, record, reason)
 
 
 def _done(directory: Path, commit: str | None, told: str, as_json: bool, **facts: Any) -> None:

@@ -15,9 +15,9 @@ from evolvent.agents.browsing import AsJson
 from evolvent.agents.errors import SetupError
 from evolvent.agents.memory_changes import Place, changes_app
 from evolvent.agents.memory_directory import built, embedder_name, opened
-from evolvent.agents.terminal import note, print_json, show
+from evolvent.agents.terminal import answer, note, print_json, show
 from evolvent.memory.errors import MemoryStoreError, UnknownRecordError
-from evolvent.memory.types import WEIGHTS, Kind, Status
+from evolvent.memory.types import LEARNED, Kind, Status
 
 if TYPE_CHECKING:
     from evolvent.memory.types import Record
@@ -27,7 +27,6 @@ memory_app = typer.Typer(help="Look into a memory, question it and change it.", 
 Mode = Literal["dense", "bm25", "hybrid", "mmr", "utility", "spreading"]
 """The names of `memory.retrieval.RETRIEVERS`, which is not imported for a `--help`."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
-LEARNED = tuple(kind for kind in KINDS if kind not in ("trajectory", *WEIGHTS))
 _DRAWN = (".graphml", ".png", ".svg", ".pdf")
 
 
@@ -72,10 +71,7 @@ def list_records(
     records = [record for record in held if _wanted(record, kind or (), [status] if status else (), scope_env)]
     records.sort(key=lambda record: record.kind == "trajectory")
     rows = [record_json(record) for record in records[:k]]
-    if as_json:
-        print_json(rows)
-    else:
-        show(records_table(rows))
+    answer(as_json, rows, lambda: records_table(rows))
 
 
 @memory_app.command("search", rich_help_panel=_LOOK)
@@ -107,10 +103,7 @@ def search_records(
         most = len(snapshot.records) if scope_env else k
         found = snapshot.search(query, k=most, kinds=kinds, statuses=statuses, mode=mode)
     rows = [record_json(hit.record, hit.score) for hit in found if _wanted(hit.record, (), (), scope_env)][:k]
-    if as_json:
-        print_json(rows)
-    else:
-        show(records_table(rows))
+    answer(as_json, rows, lambda: records_table(rows))
 
 
 @memory_app.command("show", rich_help_panel=_LOOK)
@@ -149,10 +142,7 @@ def show_log(directory: Place, at: At = "HEAD", k: AtMost = None, as_json: AsJso
 
     with opened(directory) as memory:
         rows, branch = log(memory.ledger, memory.resolve(at))[:k], memory.branch
-    if as_json:
-        print_json([logged_json(row) for row in rows])
-    else:
-        show(log_table(rows, branch))
+    answer(as_json, [logged_json(row) for row in rows], lambda: log_table(rows, branch))
 
 
 @memory_app.command("diff", rich_help_panel=_LOOK)
@@ -169,10 +159,11 @@ def show_diff(
     with opened(directory) as memory:
         one, other = memory.resolve(before), memory.resolve(after)
         changes = diff(memory.records(one), memory.records(other))
-    if as_json:
-        print_json({"from": one, "to": other, "changes": [change_json(change) for change in changes]})
-    else:
-        show(changes_table(changes))
+    answer(
+        as_json,
+        {"from": one, "to": other, "changes": [change_json(change) for change in changes]},
+        lambda: changes_table(changes),
+    )
 
 
 # -- where it comes from -------------------------------------------------------------------------------------------
@@ -190,10 +181,7 @@ def show_why(
 
     with opened(directory) as memory:
         found = Lineage(memory.records(), memory.ledger).why(record_id)
-    if as_json:
-        print_json(why_json(found))
-    else:
-        show(why_tree(found))
+    answer(as_json, why_json(found), lambda: why_tree(found))
 
 
 @memory_app.command("impact", rich_help_panel=_EXPLAIN)
@@ -206,10 +194,7 @@ def show_impact(directory: Place, node: Named, as_json: AsJson = False) -> None:
 
     with opened(directory) as memory:
         found = Lineage(memory.records(), memory.ledger).impact(node)
-    if as_json:
-        print_json(asdict(found))
-    else:
-        show(impact_page(found))
+    answer(as_json, asdict(found), lambda: impact_page(found))
 
 
 @memory_app.command("graph", rich_help_panel=_EXPLAIN)
@@ -236,10 +221,8 @@ def show_graph(
             (write_graphml if out.suffix == ".graphml" else draw)(found, out)
         except OSError as error:
             raise SetupError(f"Cannot write {out}: {error.strerror}. Choose another place with --out.") from error
-    if as_json:
-        print_json({**graph_json(found), "file": str(out) if out else None})
-    else:
-        show(graph_page(found))
+    answer(as_json, {**graph_json(found), "file": str(out) if out else None}, lambda: graph_page(found))
+    if not as_json:
         note(f"{out} is written." if out else "--out FILE.svg draws it, --around ID only what is near one record.")
 
 
@@ -257,10 +240,7 @@ def show_audit(directory: Place, as_json: AsJson = False) -> None:
         name = embedder.name if embedder else embedder_name(directory)
         records = memory.records()
         found = audit(records, memory.ledger, vectors=memory.ledger.vectors(name, list(records)))
-    if as_json:
-        print_json(audit_json(found))
-    else:
-        show(audit_table(found))
+    answer(as_json, audit_json(found), lambda: audit_table(found))
 
 
 @memory_app.command("fsck", rich_help_panel=_KEEP)

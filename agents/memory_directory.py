@@ -1,4 +1,4 @@
-"""A directory with a memory, as the command line opens it: with the embedder that it was written with."""
+"""A directory with a memory, as the command line opens it, with the embedder it was written with, and decides in it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from evolvent.agents.errors import SetupError
 if TYPE_CHECKING:
     from evolvent.memory.embedding import Embedder
     from evolvent.memory.store import Memory
+    from evolvent.memory.types import EventKind, Record
 
 
 @contextmanager
@@ -49,6 +50,18 @@ def opened(directory: Path, *, writing: bool = False, embedding: bool = False) -
         raise LedgerUnreadableError(
             f"{directory / 'ledger.sqlite'} is damaged: {what}. `evolvent memory fsck {directory}` says where."
         ) from error
+
+
+def decide(memory: Memory, verdict: EventKind, record: Record, reason: str) -> str:
+    """The commit of a decision by hand about a record, which is added first where memory lacks it."""
+    from evolvent.memory.types import Event
+
+    commits = memory.ledger.commits()
+    added = [] if record.id in memory.records() else [Event("add", record.id, record)]
+    payload = {"by": "hand", **({"reason": reason} if reason else {})}
+    key = f"{verdict}/{record.id}@{memory.ledger.head()}"  # of its own: a decision may be taken again after a revert
+    generation = commits[-1].generation if commits else 0
+    return memory.commit(key, [*added, Event(verdict, record.id, payload=payload)], generation=generation, note=reason)
 
 
 def embedder_name(directory: Path) -> str:

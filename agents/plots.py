@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from evolvent.memory.types import Record
 
-_BLUE, _ORANGE, _GREY = "#2f7fc1", "#d9822b", "#8a8f98"
+_BLUE, _ORANGE, _PINK, _GREY = "#2f7fc1", "#d9822b", "#c35f9b", "#8a8f98"
 """Told apart by people with any kind of colour vision, on a light page and on a dark one."""
-_COLOURS: dict[Status, str] = {"active": _BLUE, "candidate": _ORANGE, "retired": _GREY}
+_COLOURS: dict[Status, str] = {"active": _BLUE, "candidate": _ORANGE, "quarantined": _PINK, "retired": _GREY}
 _INK = "#010203"
 """Stands for the colour of the page's words, which only the page knows."""
 _WORDS = 44
@@ -51,7 +51,7 @@ def learning_curve(result: Mapping[str, Any]) -> Figure:
 
 
 def records_by_status(by_status: Mapping[int, Mapping[Status, int]]) -> Figure:
-    """How many records memory held at the end of each generation, by status; trajectories are not counted."""
+    """How many records memory held at the end of each generation, by status; see `Findings.by_status`."""
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _axes("Generation", "Records")
@@ -64,7 +64,7 @@ def records_by_status(by_status: Mapping[int, Mapping[Status, int]]) -> Figure:
     axes.set_xticks(_ticks(generations))
     axes.set_ylim(0, max([1, *floor]) * 1.1)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside upper left", ncols=3, frameon=False, labelcolor=_INK)
+    figure.legend(loc="outside upper left", ncols=len(_COLOURS), frameon=False, labelcolor=_INK)
     return figure
 
 
@@ -78,7 +78,7 @@ def lifts(records: Iterable[Record]) -> Figure:
     figure, axes = _axes("Lift (shown − withheld)", "", height=1.2 + 0.28 * len(known))
     axes.axvline(0, color=_GREY, linestyle="--", linewidth=1)
     for row, (record, lift) in enumerate(known):
-        colour = _COLOURS.get(record.status, _GREY)
+        colour = _COLOURS[record.status]
         axes.plot([lift.low, lift.high], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
         axes.plot([lift.mean], [row], color=colour, marker="o")
     words = [record.text.split("\n", 1)[0] for record, _ in known]

@@ -370,13 +370,14 @@ def result(directory: Path) -> dict[str, Any]:
     from evolvent.agents.evaluation.task_set import judged_tasks, task_set_hash
     from evolvent.memory.embedding import HashEmbedder
     from evolvent.memory.store import Memory
+    from evolvent.memory.types import LEARNED
 
     config = read_config(directory)
     if not (directory / "ledger.sqlite").exists():
         raise RunDirectoryError(f"{directory} has not begun. Continue with `evolvent resume {directory}`.")
     with Memory.open(directory, embedder=HashEmbedder(), read_only=True) as memory:
         rows = [json.loads(text) for _, text in sorted(memory.ledger.generations().items())]
-        records = [record for record in memory.records().values() if record.kind != "trajectory"]
+        records = [record for record in memory.records().values() if record.kind in LEARNED]
         task_set = task_set_hash(judged_tasks(memory.ledger))
         versions = json.loads(memory.ledger.memo("versions") or "{}")
     if not rows:
@@ -419,7 +420,8 @@ def result(directory: Path) -> dict[str, Any]:
         "gain": {"mean": gain.mean, "low": gain.low, "high": gain.high, "n": gain.n},
         "lost_pairs": max(0, round(lost * last.get("asked", config.evaluated))),
         "records": {
-            status: sum(record.status == status for record in records) for status in ("active", "candidate", "retired")
+            status: sum(record.status == status for record in records)
+            for status in ("active", "candidate", "quarantined", "retired")
         },
     }
 

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -17,6 +18,14 @@ def print_json(document: Any) -> None:
 
 def show(renderable: RenderableType) -> None:
     Console().print(renderable)
+
+
+def answer(as_json: bool, document: Any, page: Callable[[], RenderableType]) -> None:
+    """For a program the document, for a person the same as a page."""
+    if as_json:
+        print_json(document)
+    else:
+        show(page())
 
 
 def note(text: str) -> None:

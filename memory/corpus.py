@@ -24,7 +24,8 @@ from evolvent.memory.types import Kind, Record, Scope, Status
 
 Rows = NDArray[np.intp]
 Asker = Scope | frozenset[Scope] | None
-"""Where the asker stands; or a set of scopes, whose very records are meant; None for all there are."""
+"""Where the asker stands: all that a record's scope names must be given there. Or a set of scopes, whose very records
+are meant; None for all there are."""
 Embed = Callable[[Sequence[Record]], Floats]
 """Gives `[N, D]` unit vectors."""
 
@@ -35,15 +36,6 @@ CROWD = 256
 REMEMBERED = 64
 """Questions of which a corpus remembers what they may see: all steps of an episode ask within one scope."""
 _CODE: Mapping[Status, int] = {status: code for code, status in enumerate(get_args(Status), start=1)}
-
-
-def applies(record: Scope, asker: Scope) -> bool:
-    """Whether a record of that scope may be shown to an agent standing there."""
-    return (
-        record.environment in ("", asker.environment)
-        and record.player in ("", asker.player)
-        and set(record.tags) <= set(asker.tags)
-    )
 
 
 class Vectors:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evolvent.memory.cache import embedder_path
+from evolvent.memory.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -74,16 +75,9 @@ class MiniLM:
 
 def _load() -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
 
-    # No bar for a second's work, in the middle of whatever the caller shows.
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
+    with quiet_transformers():  # no bar for a second's work, in the middle of whatever the caller shows
         return SentenceTransformer(str(embedder_path()), device="cpu")
-    finally:
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 class HashEmbedder:

@@ -2,7 +2,7 @@
 
     policy(records, last_used, now, ...) -> list[Event]
 
-A policy looks at live records of the kinds it is told, by default all that was distilled: trajectories are raw evidence
+A policy looks at live records of the kinds it is told, by default all that was learned: trajectories are raw evidence
 and go only when they are asked for by kind. Time is a whole number on the caller's clock, generations or episodes
 played so far; `last_used` gives the other end of it. No policy reads a clock of its own, so the same memory forgets the
 same.
@@ -13,17 +13,16 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 from evolvent.environments.types import Phase
 from evolvent.memory.ledger import Ledger
 from evolvent.memory.retrieval import LIVE
-from evolvent.memory.types import WEIGHTS, Event, Kind, Record
+from evolvent.memory.types import LEARNED, Event, Kind, Record
 
 Clock = Literal["generation", "episode"]
 LastUsed = Mapping[str, int]
 """Time by record id."""
-DISTILLED: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind not in ("trajectory", *WEIGHTS))
 
 
 def last_used(
@@ -71,7 +70,7 @@ def ebbinghaus(
     *,
     threshold: float = 0.1,
     span: float = 1.0,
-    kinds: Collection[Kind] = DISTILLED,
+    kinds: Collection[Kind] = LEARNED,
 ) -> list[Event]:
     """Forgets what has a `retention` below `threshold`."""
     return _faded(records, last_used, now, span, kinds, lambda record: threshold)
@@ -84,7 +83,7 @@ def ebbinghaus_by_chance(
     *,
     seed: int,
     span: float = 1.0,
-    kinds: Collection[Kind] = DISTILLED,
+    kinds: Collection[Kind] = LEARNED,
 ) -> list[Event]:
     """Keeps each record with a probability of its `retention`, as the paper does.
 
@@ -102,7 +101,7 @@ def least_recently_used(
     now: int,
     *,
     capacity: int,
-    kinds: Collection[Kind] = DISTILLED,
+    kinds: Collection[Kind] = LEARNED,
 ) -> list[Event]:
     """Keeps the `capacity` records used last; of those used at the same time, the ones recalled more often."""
     return _beyond(
@@ -116,7 +115,7 @@ def over_capacity(
     now: int,
     *,
     capacity: int,
-    kinds: Collection[Kind] = DISTILLED,
+    kinds: Collection[Kind] = LEARNED,
 ) -> list[Event]:
     """Keeps the `capacity` records that are worth most: proved before unproved, then by lift, recalls and last use.
 
@@ -141,7 +140,7 @@ def not_worth_it(
     now: int,
     *,
     minimum: float = 0.02,
-    kinds: Collection[Kind] = DISTILLED,
+    kinds: Collection[Kind] = LEARNED,
 ) -> list[Event]:
     """Forgets what was shown to gain less than `minimum`: the upper end of its lift's interval is below it.
 

@@ -107,7 +107,7 @@ class EvolventStore(BaseStore):
             case ListNamespacesOp():
                 return _namespaces(items, op)
             case PutOp():
-                if op.ttl is not None:
+                if op.ttl is not None:  # the error of LangGraph's own `put`, which a `batch` goes around
                     raise NotImplementedError(f"EvolventStore keeps items for good: ttl={op.ttl} must be None.")
                 return None
         raise ValueError(f"EvolventStore knows no operation {op!r}; expected Get, Put, Search or ListNamespaces.")

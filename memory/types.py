@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Kind = Literal["trajectory", "rule", "reflection", "note", "skill", "tool", "profile", "prompt", "dataset", "adapter"]
 WEIGHTS: tuple[Kind, ...] = ("dataset", "adapter")
 """On the way into weights: never text for a prompt, and found by no search that does not ask for it."""
+LEARNED: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind not in ("trajectory", *WEIGHTS))
+"""What was made of experience, in words: neither raw trajectories nor `WEIGHTS`."""
 Status = Literal["quarantined", "candidate", "active", "retired"]
 """Quarantined: it comes from text that nobody vouches for; no search finds it until it is restored."""
 

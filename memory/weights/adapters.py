@@ -302,7 +302,8 @@ def _parameters(folder: Path) -> int:
         if not isinstance(json.loads((folder / CONFIG_FILE).read_bytes()), dict):
             raise ValueError("it holds no object")
         with safe_open(folder / WEIGHTS_FILE, framework="numpy") as tensors:
-            return sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+            names = tensors.keys()  # the file cannot be iterated by itself
+            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
     except OSError as error:
         missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).exists()]
         what = f"{', '.join(missing)} is missing" if missing else str(error)

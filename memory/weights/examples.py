@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import permutations
 from statistics import fmean
 from typing import Literal
@@ -56,16 +56,15 @@ def supervised(
         least_score: episodes below it are left out; in [0, 1].
         weigh: each example 1, or the score of its episode; one without any score is then left out.
     """
-    items = []
-    for trajectory in _sound(trajectories, phases):
-        if trajectory.outcome.score < least_score or (only == "success" and not trajectory.outcome.success):
-            continue
-        weight = trajectory.outcome.score if weigh == "score" else 1.0
-        for index, step in enumerate(trajectory.steps):
-            wanted = step.reward > 0 if only == "rewarded" else not _failed(trajectory, step)
-            if wanted and weight > 0 and _admissible(step):
-                items.append(_example(trajectory, index, memory, weight))
-    return ordered(name, items)
+
+    def weight(trajectory: Trajectory, step: Step) -> float:
+        outcome = trajectory.outcome
+        if outcome.score < least_score or (only == "success" and not outcome.success) or not _admissible(step):
+            return 0.0
+        wanted = step.reward > 0 if only == "rewarded" else not _failed(trajectory, step)
+        return wanted * (outcome.score if weigh == "score" else 1.0)
+
+    return ordered(name, _examples(_sound(trajectories, phases), memory, weight))
 
 
 def negatives(
@@ -81,13 +80,12 @@ def negatives(
     These are the decisions that failed where each decision is rewarded, and all steps of episodes that scored
     `most_score` or less, in [0, 1], and did not succeed.
     """
-    items = []
-    for trajectory in _sound(trajectories, phases):
+
+    def weight(trajectory: Trajectory, step: Step) -> float:
         lost = trajectory.outcome.score <= most_score and not trajectory.outcome.success
-        for index, step in enumerate(trajectory.steps):
-            if step.reply and step.reward <= 0 and (lost or _failed(trajectory, step)):
-                items.append(_example(trajectory, index, memory, 1.0, desired=False))
-    return ordered(name, items)
+        return float(bool(step.reply) and step.reward <= 0 and (lost or _failed(trajectory, step)))
+
+    return ordered(name, _examples(_sound(trajectories, phases), memory, weight, desired=False))
 
 
 def preferences(
@@ -151,22 +149,34 @@ def _admissible(step: Step) -> bool:
     return bool(step.reply) and (options is None or step.action.text in options)
 
 
-def _shown(trajectories: Iterable[Trajectory], memory: InPrompt) -> tuple[str, ...]:
+def _shown(trajectory: Trajectory, memory: InPrompt) -> tuple[str, ...]:
     if memory == "stripped":
         return ()
-    return tuple(sorted({each.record for t in trajectories for each in t.recalled if each.shown}))
+    return tuple(sorted({each.record for each in trajectory.recalled if each.shown}))
 
 
-def _example(trajectory: Trajectory, step: int, memory: InPrompt, weight: float, *, desired: bool = True) -> Example:
-    return Example(
-        prompt(trajectory, step, memory),
-        trajectory.steps[step].reply,
-        weight,
-        task=_task(trajectory),
-        origins=(Origin(trajectory.id, step),),
-        records=_shown([trajectory], memory),
-        desired=desired,
-    )
+def _examples(
+    trajectories: Iterable[Trajectory],
+    memory: InPrompt,
+    weight: Callable[[Trajectory, Step], float],
+    *,
+    desired: bool = True,
+) -> list[Example]:
+    """One for each step of a weight above 0."""
+    return [
+        Example(
+            prompt(trajectory, index, memory),
+            step.reply,
+            weighs,
+            task=_task(trajectory),
+            origins=(Origin(trajectory.id, index),),
+            records=_shown(trajectory, memory),
+            desired=desired,
+        )
+        for trajectory in trajectories
+        for index, step in enumerate(trajectory.steps)
+        if (weighs := weight(trajectory, step)) > 0
+    ]
 
 
 def _situations(attempts: Sequence[Trajectory]) -> list[_Situation]:
@@ -199,5 +209,5 @@ def _pairs(situation: _Situation, memory: InPrompt, least_margin: float) -> Iter
                 min(margin, 1.0),
                 task=_task(trajectory),
                 origins=tuple(Origin(each.id, index) for each, index, _ in made),
-                records=_shown([trajectory], memory),
+                records=_shown(trajectory, memory),
             )

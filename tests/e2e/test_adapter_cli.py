@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import Evolvent, typing
+from command_line import Evolvent
 from safetensors.numpy import save_file
 
 from evolvent.memory.embedding import HashEmbedder
@@ -16,11 +16,6 @@ from evolvent.memory.types import Event, new_record
 from evolvent.memory.weights.adapters import Adapters, adapter_id, adapter_record
 
 DATA = new_record("dataset", "mender@aaaaaaaaaaaa: 2 examples", meta={"hash": "aaaaaaaaaaaa"})
-
-
-@pytest.fixture
-def evolvent(capsys: pytest.CaptureFixture[str]) -> Evolvent:
-    return typing(capsys)
 
 
 @pytest.fixture

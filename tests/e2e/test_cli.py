@@ -14,13 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from command_line import Evolvent, typing
-from workshop_scorer import learner
+from command_line import Evolvent
 
 from evolvent.agents import cli
 from evolvent.agents.flags import read_environment, read_value
-from evolvent.agents.rollout import run_sync
-from evolvent.agents.run import RunConfig, create, execute, read_config
+from evolvent.agents.run import RunConfig, read_config
 from evolvent.environments.catalog import ENTRIES
 from evolvent.memory.cache import cached
 
@@ -33,33 +31,11 @@ INTERVAL_KEYS = {"success", "low", "high", "n"}
 
 
 @pytest.fixture
-def evolvent(capsys: pytest.CaptureFixture[str]) -> Evolvent:
-    return typing(capsys)
-
-
-@pytest.fixture
 def script(tmp_path: Path) -> str:
     """A model that always reaches for the oil."""
     file = tmp_path / "script.yaml"
     file.write_text('{rules: [{match: "Begin with RULE:", reply: "RULE: Try something else."}], default: oil}')
     return f"scripted:{file}"
-
-
-@pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run that proved some rules."""
-    config = RunConfig(
-        recipe="lamarck",
-        options={"world": 0},
-        tasks=8,
-        evaluated=8,
-        generations=1,
-        embedder="hash",
-        settings={"candidates": 3, "gate_pairs": 16, "false_discoveries": 0.5, "trajectories": 1},
-    )
-    directory = create(config, tmp_path_factory.mktemp("learned") / "run")
-    run_sync(execute(directory, models={"actor": learner()}))
-    return directory
 
 
 # -- runs ----------------------------------------------------------------------------------------------------------
@@ -74,7 +50,7 @@ def test_a_run_prints_one_json_document_and_leaves_a_whole_directory(
     assert said.json.keys() >= RUN_KEYS
     assert said.json["frozen"].keys() >= INTERVAL_KEYS
     assert said.json["gain"].keys() >= {"mean", "low", "high"}
-    assert said.json["records"].keys() == {"active", "candidate", "retired"}
+    assert said.json["records"].keys() == {"active", "candidate", "quarantined", "retired"}
     assert said.json["verdict"] in ("improved", "no evidence", "worse")
     for row in said.json["generations"]:
         assert row.keys() >= {"generation", "held_out", "tokens_in", "tokens_out", "calls", "seconds"}
@@ -377,7 +353,7 @@ def test_an_environment_of_ones_own_takes_options_too() -> None:
 
 
 @pytest.mark.model
-@pytest.mark.skipif(cached("smollm2") is None, reason="the embedded model is not pulled")
+@pytest.mark.skipif(cached("smollm2") is None, reason="its weights are not here: `evolvent models pull smollm2`")
 def test_the_embedded_model_runs_from_nothing_to_a_report(evolvent: Evolvent, tmp_path: Path) -> None:
     few = ("--set", "candidates=1", "--set", "gate_pairs=1", "--set", "reflections=2")
     said = evolvent("run", "lamarck", *TINY, *few, "--out", tmp_path / "run", "--json")

@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from command_line import Evolvent, typing
-from workshop_scorer import learner
+from command_line import Evolvent
 
 from evolvent.agents.memory_commands import Mode
-from evolvent.agents.rollout import run_sync
-from evolvent.agents.run import RunConfig, create, execute
 from evolvent.memory.embedding import HashEmbedder
 from evolvent.memory.retrieval import RETRIEVERS
 from evolvent.memory.store import Memory
@@ -26,28 +23,6 @@ COMMANDS = (
     *("ls", "search", "show", "log", "diff", "why", "impact", "graph", "audit", "fsck", "export", "retire", "restore"),
     *("forget", "import", "revert", "branch", "checkout", "merge"),
 )
-
-
-@pytest.fixture
-def evolvent(capsys: pytest.CaptureFixture[str]) -> Evolvent:
-    return typing(capsys)
-
-
-@pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of two generations that proved some rules. Only to be read."""
-    config = RunConfig(
-        recipe="lamarck",
-        options={"world": 0},
-        tasks=8,
-        evaluated=4,
-        generations=2,
-        embedder="hash",
-        settings={"candidates": 3, "gate_pairs": 16, "false_discoveries": 0.5, "trajectories": 1},
-    )
-    directory = create(config, tmp_path_factory.mktemp("learned") / "run")
-    run_sync(execute(directory, models={"actor": learner()}))
-    return directory
 
 
 @pytest.fixture

@@ -9,13 +9,14 @@ import random
 import resource
 import shutil
 import signal
-import stat
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,17 @@ def played(name: str) -> Trajectory:
     return Trajectory(name, Task(name, f"Mend {name}.", "workshop"), "smith", (), Outcome(1.0, True))
 
 
+@contextmanager
+def outsider(chroma: Path) -> Iterator[Any]:
+    """The folder as somebody sees it who has only `chromadb`."""
+    import chromadb
+    from chromadb.config import Settings
+
+    client: Any = chromadb.PersistentClient(str(chroma), settings=Settings(anonymized_telemetry=False))
+    yield client
+    client.close()  # which its declared type lacks
+
+
 def assert_sound(memory: Memory) -> None:
     """The index equals the ledger: the same records in the same words and standing, at the same commit."""
     folder = memory.ledger.path.parent
@@ -58,16 +70,12 @@ def assert_sound(memory: Memory) -> None:
     assert index.state().commit == memory.ledger.head()
     assert index.holds(memory.records())
     index.close()
-    import chromadb
-    from chromadb.config import Settings
-
-    client = chromadb.PersistentClient(str(folder / "chroma"), settings=Settings(anonymized_telemetry=False))
     shown: dict[str, tuple[str, object]] = {}
-    for name in ("rules", "trajectories"):
-        kept = client.get_collection(name).get()
-        for record, text, facts in zip(kept["ids"], kept["documents"] or [], kept["metadatas"] or [], strict=True):
-            shown[record] = (text, facts["status"])
-    client.close()  # type: ignore[attr-defined]
+    with outsider(folder / "chroma") as client:
+        for name in ("rules", "trajectories"):
+            kept = client.get_collection(name).get()
+            for record, text, facts in zip(kept["ids"], kept["documents"] or [], kept["metadatas"] or [], strict=True):
+                shown[record] = (text, facts["status"])
     assert shown == {key: (record.text, record.status) for key, record in memory.records().items()}
 
 
@@ -179,14 +187,29 @@ class Inherited:
         return _received, (DupFd(self.number),)
 
 
-def _received(handle: object) -> int:
-    return int(handle.detach())  # type: ignore[attr-defined]
+def _received(handle: Any) -> int:
+    return int(handle.detach())
 
 
 def started(context: ForkServerContext, work: Callable[..., None], *arguments: object) -> ForkServerProcess:
     child = context.Process(target=work, args=arguments, daemon=True)
     child.start()
     return child
+
+
+def answer(context: ForkServerContext, work: Callable[..., list[str]], *arguments: object) -> list[str]:
+    """The lines that `work` returns in a process of its own; none where it dies."""
+    reading, writing = os.pipe()
+    child = started(context, _answered, Inherited(writing), work, *arguments)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        lines = pipe.read().splitlines()
+    child.join()
+    return lines
+
+
+def _answered(writing: int, work: Callable[..., list[str]], *arguments: object) -> None:
+    os.write(writing, "\n".join(work(*arguments)).encode())
 
 
 # -- a broken index --------------------------------------------------------------------------------------------------
@@ -241,13 +264,8 @@ def collection_deleted(chroma: Path) -> None:
 
 
 def edit(chroma: Path, change: Callable[..., object]) -> None:
-    """By somebody who has only `chromadb`."""
-    import chromadb
-    from chromadb.config import Settings
-
-    client = chromadb.PersistentClient(str(chroma), settings=Settings(anonymized_telemetry=False))
-    change(client.get_collection("rules"))
-    client.close()  # type: ignore[attr-defined]
+    with outsider(chroma) as client:
+        change(client.get_collection("rules"))
 
 
 BREAKS = [
@@ -364,10 +382,15 @@ def public() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def unprivileged(folder: Path, answer: int) -> None:
-    """Opens the folder for writing and for reading as somebody who may only read it."""
+def become_nobody() -> None:
+    """Who may only read what is open to all; an unprivileged user may do no more anyway."""
     if os.geteuid() == 0:
         os.setuid(65534)
+
+
+def open_unprivileged(folder: Path) -> list[str]:
+    """Opens the folder for writing and for reading as somebody who may only read it."""
+    become_nobody()
     told = []
     try:
         opened(folder).close()
@@ -375,7 +398,7 @@ def unprivileged(folder: Path, answer: int) -> None:
         told.append(str(error))
     with Memory.open(folder, embedder=HashEmbedder(64), read_only=True) as memory:
         told.append(memory.search("kept", k=1)[0].record.text)
-    os.write(answer, "\n".join(told).encode())
+    return told
 
 
 def test_a_read_only_directory_is_one_clear_error_to_write_and_none_to_read(
@@ -384,13 +407,8 @@ def test_a_read_only_directory_is_one_clear_error_to_write_and_none_to_read(
     with opened(public) as memory:
         memory.commit("a", add(new_record("rule", "kept")), generation=1)
     (public / "ledger.lock").unlink()
-    public.chmod(stat.S_IRUSR | stat.S_IXUSR | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
-    reading, writing = os.pipe()
-    child = started(processes, unprivileged, public, Inherited(writing))
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        refused, found = pipe.read().splitlines()
-    child.join()
+    public.chmod(0o555)
+    refused, found = answer(processes, open_unprivileged, public)
     assert refused == (
         f"Cannot write memory in {public}: Permission denied. "
         "Open it with read_only=True, or choose a directory you may write to."
@@ -416,7 +434,7 @@ def test_a_full_disk_is_one_clear_error_and_the_step_leaves_nothing(tmp_path: Pa
     ledger.close()
 
 
-def fill(folder: Path, answer: int) -> None:
+def fill(folder: Path) -> list[str]:
     """Writes until the system lets no file grow any more, then says what it was told and what is left."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     with opened(folder) as memory:
@@ -445,18 +463,13 @@ def fill(folder: Path, answer: int) -> None:
             except LedgerUnwritableError as error:
                 told.append(error)
         assert len(memory.ledger.commits()) == 1
-    os.write(answer, "\n".join([str(kept), *(str(error) for error in told)]).encode())
+    return [str(kept), *(str(error) for error in told)]
 
 
 def test_files_that_may_not_grow_are_one_clear_error_each_and_lose_nothing(
     tmp_path: Path, processes: ForkServerContext
 ) -> None:
-    reading, writing = os.pipe()
-    child = started(processes, fill, tmp_path, Inherited(writing))
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        kept, *told = pipe.read().splitlines()
-    child.join()
+    kept, *told = answer(processes, fill, tmp_path)
     assert len(told) == 4
     assert all(str(tmp_path) in each for each in told)
     assert all("free space or rights, then resume" in each for each in told[:3])
@@ -471,13 +484,14 @@ def test_files_that_may_not_grow_are_one_clear_error_each_and_lose_nothing(
     assert check_ledger(import_jsonl(tmp_path / "export.jsonl", tmp_path / "again")) == []
 
 
-def import_where_nothing_fits(file: Path, directory: Path, answer: int) -> None:
+def import_where_nothing_fits(file: Path, directory: Path) -> list[str]:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
     try:
         import_jsonl(file, directory)
     except LedgerUnwritableError as error:
-        os.write(answer, str(error).encode())
+        return [str(error)]
+    return []
 
 
 def test_an_import_that_finds_no_room_leaves_nothing(tmp_path: Path, processes: ForkServerContext) -> None:
@@ -485,21 +499,14 @@ def test_an_import_that_finds_no_room_leaves_nothing(tmp_path: Path, processes: 
     ledger.add_memo("large", random.Random(0).randbytes(200_000).hex())
     export_jsonl(ledger, tmp_path / "export.jsonl")
     ledger.close()
-    reading, writing = os.pipe()
-    child = started(
-        processes, import_where_nothing_fits, tmp_path / "export.jsonl", tmp_path / "again", Inherited(writing)
-    )
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        assert pipe.read().startswith(f"Cannot make a memory in {tmp_path / 'again'}: Cannot write ")
-    child.join()
+    (told,) = answer(processes, import_where_nothing_fits, tmp_path / "export.jsonl", tmp_path / "again")
+    assert told.startswith(f"Cannot make a memory in {tmp_path / 'again'}: Cannot write ")
     assert {path.name for path in tmp_path.iterdir()} <= {"export.jsonl", "ledger.sqlite", "ledger.lock"}
 
 
-def export_unprivileged(folder: Path, answer: int) -> None:
+def export_unprivileged(folder: Path) -> list[str]:
     """All that only reads, and all that would write, by somebody who may only read the folder."""
-    if os.geteuid() == 0:
-        os.setuid(65534)
+    become_nobody()
     with Memory.open(folder, embedder=HashEmbedder(64), read_only=True) as memory:
         told = [str(check_ledger(memory.ledger.path))]
         for write in (
@@ -513,7 +520,7 @@ def export_unprivileged(folder: Path, answer: int) -> None:
                 write()
             except (LedgerUnwritableError, BadImportError) as error:
                 told.append(str(error))
-    os.write(answer, "\n".join(told).encode())
+    return told
 
 
 def test_a_read_only_directory_can_be_examined_and_each_write_says_why_not(
@@ -522,13 +529,8 @@ def test_a_read_only_directory_can_be_examined_and_each_write_says_why_not(
     with opened(public) as memory:
         memory.commit("a", add(new_record("rule", "kept")), generation=1)
     before = {path: path.read_bytes() for path in public.rglob("*") if path.is_file()}
-    public.chmod(stat.S_IRUSR | stat.S_IXUSR | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
-    reading, writing = os.pipe()
-    child = started(processes, export_unprivileged, public, Inherited(writing))
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        sound, *refused = pipe.read().splitlines()
-    child.join()
+    public.chmod(0o555)
+    sound, *refused = answer(processes, export_unprivileged, public)
     assert sound == "[]"
     assert refused == [
         f"Cannot write {public / 'export.jsonl'}: Permission denied. Nothing was exported.",

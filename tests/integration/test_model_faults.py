@@ -116,7 +116,7 @@ async def test_what_will_fail_again_is_not_worth_another_try(
     serve: Callable[[Handler], Awaitable[str]], status: str
 ) -> None:
     url = await serve(sends(http(b'{"error": {"message": "no"}}', status=status)))
-    with pytest.raises(Exception) as caught:  # noqa: PT011
+    with pytest.raises(Exception) as caught:  # noqa: PT011  as above
         await ask(url)
     assert not is_transient(caught.value), repr(caught.value)
 
@@ -131,7 +131,7 @@ async def test_a_server_that_is_not_there_is_worth_another_try(serve: Callable[[
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     server.close()
     await server.wait_closed()
-    with pytest.raises(Exception) as caught:  # noqa: PT011
+    with pytest.raises(Exception) as caught:  # noqa: PT011  as above
         await ask(url)
     assert is_transient(caught.value), repr(caught.value)
 

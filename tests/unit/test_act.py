@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,8 @@ SEEN = Observation("agent", "How do you mend rust?", ("oil", "wax"), frame="To m
 HEAD = first_messages("You mend things.", Task("t", "A clock has rust.", "workshop"), "")
 
 
-def _policy(model: ScriptedChatModel, **more: object) -> Policy:
-    return Policy(RoleModel("scripted", model, Trace(None)), **more)  # type: ignore[arg-type]
+def _policy(model: ScriptedChatModel, **more: Any) -> Policy:
+    return Policy(RoleModel("scripted", model, Trace(None)), **more)
 
 
 def _prefers(word: str) -> ScriptedScorer:

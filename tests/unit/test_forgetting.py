@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -37,8 +38,8 @@ POLICIES: dict[str, Policy] = {
 }
 
 
-def note(name: str, kind: Kind = "note", **fields: object) -> Record:
-    return replace(new_record(kind, name, Scope("house")), **fields)  # type: ignore[arg-type]
+def note(name: str, kind: Kind = "note", **fields: Any) -> Record:
+    return replace(new_record(kind, name, Scope("house")), **fields)
 
 
 def memory(*records: Record) -> dict[str, Record]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,11 +21,12 @@ from evolvent.memory.errors import (
 )
 from evolvent.memory.history import Field, blame, diff, log
 from evolvent.memory.ledger import ROOT, Ledger, commit_id
+from evolvent.memory.merging import Side
 from evolvent.memory.types import Event, Interval, Record, Scope, new_record
 
 FILE = new_record("rule", "To mend the rust, use the file.", Scope("workshop", ("rust",)), parents=("t1",))
 CLAMP = new_record("rule", "To mend the crack, use the clamp.", Scope("workshop", ("crack",)), parents=("t2",))
-LIFT = {"mean": 0.2, "low": 0.1, "high": 0.3, "n": 40}
+LIFT: dict[str, Any] = {"mean": 0.2, "low": 0.1, "high": 0.3, "n": 40}
 
 
 def add(*records: Record) -> list[Event]:
@@ -273,7 +275,7 @@ def test_a_merge_takes_what_only_one_side_changed_joins_parents_and_adds_recalls
             parents=("t1", "t5"),
             meta={"stem": "rust"},
             status="active",
-            lift=Interval(**LIFT),  # type: ignore[arg-type]
+            lift=Interval(**LIFT),
             recalls=5,
             generation=1,
         ),
@@ -301,32 +303,32 @@ def test_a_conflict_is_reported_whole_and_nothing_is_written(ledger: Ledger) -> 
     assert [(each.field, each.base, each.ours, each.theirs) for each in found.value.conflicts] == [
         ("meta.stem", None, "a", "b"),
         ("status", "candidate", "active", "retired"),
-        ("lift", None, Interval(**LIFT), Interval(**lift)),  # type: ignore[arg-type]
+        ("lift", None, Interval(**LIFT), Interval(**lift)),
     ]
     assert {each.record_id for each in found.value.conflicts} == {FILE.id}
     assert ledger.head() == head
 
 
 @pytest.mark.parametrize("side", ["ours", "theirs"])
-def test_a_preferred_side_settles_conflicts_and_only_them(ledger: Ledger, side: str) -> None:
+def test_a_preferred_side_settles_conflicts_and_only_them(ledger: Ledger, side: Side) -> None:
     ours = [Event("activate", FILE.id), fact(FILE, stem="ours", only_ours=1)]
     theirs = [Event("reject", FILE.id), fact(FILE, stem="theirs", only_theirs=1)]
     forked(ledger, ours, theirs)
-    ledger.merge("try", prefer=side)  # type: ignore[arg-type]
+    ledger.merge("try", prefer=side)
     record = ledger.records()[FILE.id]
     assert record.meta == {"stem": side, "only_ours": 1, "only_theirs": 1}
     assert record.status == {"ours": "active", "theirs": "retired"}[side]
 
 
 @pytest.mark.parametrize("side", ["ours", "theirs"])
-def test_a_record_changed_here_and_forgotten_there_is_a_conflict_about_its_being(ledger: Ledger, side: str) -> None:
+def test_a_record_changed_here_and_forgotten_there_is_a_conflict_about_its_being(ledger: Ledger, side: Side) -> None:
     change = [Event("activate", FILE.id), Event("credit", FILE.id, payload={"recalls": 3, "lift": LIFT})]
     forked(ledger, change, [Event("forget", FILE.id)])
     changed = ledger.records()[FILE.id]
     with pytest.raises(MergeConflictError) as found:
         ledger.merge("try")
     assert [(each.field, each.ours, each.theirs) for each in found.value.conflicts] == [("record", FILE.text, None)]
-    ledger.merge("try", prefer=side)  # type: ignore[arg-type]
+    ledger.merge("try", prefer=side)
     assert dict(ledger.records()) == ({FILE.id: changed} if side == "ours" else {})
 
 
@@ -418,7 +420,7 @@ def test_diff_names_what_was_added_removed_and_changed_field_by_field(ledger: Le
     ]
     assert set(changes[0].fields) == {
         Field("status", "candidate", "active"),
-        Field("lift", None, Interval(**LIFT)),  # type: ignore[arg-type]
+        Field("lift", None, Interval(**LIFT)),
         Field("recalls", 0, 2),
         Field("meta.stem", None, "rust"),
         Field("parents.t1", True, None),

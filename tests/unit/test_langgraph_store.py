@@ -273,6 +273,8 @@ def test_changing_a_value_that_was_got_changes_nothing_in_memory(store: Evolvent
 def test_what_cannot_be_kept_is_refused_and_leaves_nothing(memory: Memory, store: EvolventStore) -> None:
     with pytest.raises(NotImplementedError, match="TTL is not supported"):
         store.put(ANN, "k", {"n": 1}, ttl=5)
+    with pytest.raises(NotImplementedError, match="ttl=5"):
+        store.batch([PutOp(ANN, "k", {"n": 1}, ttl=5)])
     with pytest.raises(InvalidNamespaceError):
         store.put(("users.ann",), "k", {"n": 1})
     with pytest.raises(BadEventError, match="JSON"):

@@ -16,6 +16,7 @@ from evolvent.environments.types import (
     Message,
     Observation,
     Outcome,
+    Phase,
     Recalled,
     Step,
     Task,
@@ -42,7 +43,7 @@ def add(record: Record) -> Event:
     return Event("add", record.id, record)
 
 
-def trajectory(name: str, *, score: float = 1.0, phase: str = "train", player: str = "smith") -> Trajectory:
+def trajectory(name: str, *, score: float = 1.0, phase: Phase = "train", player: str = "smith") -> Trajectory:
     step = Step(
         player,
         Observation(player, "The hinge is rusty."),
@@ -56,7 +57,7 @@ def trajectory(name: str, *, score: float = 1.0, phase: str = "train", player: s
         player,
         (step,),
         Outcome(score, score == 1.0),
-        phase=phase,  # type: ignore[arg-type]
+        phase=phase,
         recalled=(Recalled(FILE.id, True, 0.75), Recalled(CLAMP.id, False, 0.75)),
         cost=Cost(100, 3, 1, 0.5),
     )
@@ -147,7 +148,7 @@ def test_a_merged_record_retires_into_the_one_that_stays(ledger: Ledger) -> None
         (Event("add", CLAMP.id), BadEventError, "no record"),
         (Event("add", CLAMP.id, FILE), BadEventError, FILE.id),
         (Event("update", FILE.id, payload={"meta": {"object": object()}}), BadEventError, "JSON"),
-        (Event("erase", FILE.id), BadEventError, "not JSON"),  # type: ignore[arg-type]
+        (Event("erase", FILE.id), BadEventError, "not JSON"),  # type: ignore[arg-type]  # no such kind
         (Event("revert", "", payload={"commit": ROOT}), BadEventError, r"use revert\(commit\)"),
         (Event("update", FILE.id, payload={"status": "gold"}), BadEventError, "gold"),
     ],

@@ -24,7 +24,7 @@ from evolvent.memory.embedding import HashEmbedder
 from evolvent.memory.errors import CannotRevertError, MergeConflictError
 from evolvent.memory.ledger import ROOT, Ledger
 from evolvent.memory.store import Memory
-from evolvent.memory.types import Event, Record, new_record
+from evolvent.memory.types import Event, EventKind, Kind, Record, Status, new_record
 
 Fields = dict[str, Any]
 """status, lift, recalls, meta, parents, generation of one record."""
@@ -184,7 +184,13 @@ def settling(replayed: Fold, wanted: Fold) -> list[Op]:
 # -- drawing a commit ------------------------------------------------------------------------------------------------
 
 LIFTS = [{"mean": mean, "low": 0.0, "high": 0.5, "n": 9} for mean in (0.1, 0.2)]
-STATUSES = {"activate": "active", "retire": "retired", "reject": "retired", "restore": "candidate"}
+ADDED: tuple[Kind, ...] = ("rule", "trajectory")
+STATUSES: dict[str, tuple[EventKind, Status]] = {
+    "activate": ("activate", "active"),
+    "retire": ("retire", "retired"),
+    "reject": ("reject", "retired"),
+    "restore": ("restore", "candidate"),
+}
 KINDS = ["add", *STATUSES, "lift", "recalls", "meta", "merge", "forget"]
 
 
@@ -198,7 +204,7 @@ def changes(draw: st.DrawFn, known: Fold) -> list[tuple[Event, Op]]:
         name = draw(st.sampled_from(list(records))) if records else ""
         if chosen == "add":
             record = new_record(
-                draw(st.sampled_from(["rule", "trajectory"])),  # type: ignore[arg-type]
+                draw(st.sampled_from(ADDED)),
                 draw(st.sampled_from("abc")),
                 parents=(draw(st.sampled_from(["t1", "t2"])),),
                 meta=draw(st.sampled_from([{}, {"x": 1}, {"y": 2}])),
@@ -208,7 +214,8 @@ def changes(draw: st.DrawFn, known: Fold) -> list[tuple[Event, Op]]:
                 ("add", record.id, record.parents[0], dict(record.meta)),
             )
         elif chosen in STATUSES:
-            pair = (Event(chosen, name), ("set", name, "status", STATUSES[chosen]))  # type: ignore[arg-type]
+            event, status = STATUSES[chosen]
+            pair = (Event(event, name), ("set", name, "status", status))
         elif chosen == "lift":
             lift = draw(st.sampled_from(LIFTS))
             pair = (Event("credit", name, payload={"lift": lift}), ("set", name, "lift", lift))
@@ -269,9 +276,9 @@ class LedgerBesideModel(RuleBasedStateMachine):
         self.checkout(data)
         drawn = data.draw(changes(self.model.records()))
         self.steps += 1
-        events, ops = ([pair[place] for pair in drawn] for place in (0, 1))
-        commit = self.store.commit(f"step {self.steps}", events, generation=self.steps)  # type: ignore[arg-type]
-        self.model.nodes[commit] = Node(self.model.head, "", ops, self.steps)  # type: ignore[arg-type]
+        events, ops = [event for event, _ in drawn], [op for _, op in drawn]
+        commit = self.store.commit(f"step {self.steps}", events, generation=self.steps)
+        self.model.nodes[commit] = Node(self.model.head, "", ops, self.steps)
         self.model.heads[self.model.branch] = commit
 
     @precondition(lambda self: self.model.head != ROOT)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from matplotlib.patches import Rectangle
 
 from evolvent.agents.plots import learning_curve, lifts, records_by_status, svg
-from evolvent.memory.types import Interval, Record, new_record
+from evolvent.memory.types import Interval, Record, Status, new_record
 
 
 def held_out(success: float) -> dict[str, float]:
@@ -40,12 +41,14 @@ def test_a_long_run_has_no_more_than_a_dozen_ticks() -> None:
 
 
 def test_bars_stack_up_to_all_records_of_a_generation() -> None:
-    axes = records_by_status({1: {"active": 2, "candidate": 1, "retired": 3}, 2: {"active": 4}}).axes[0]
+    every: tuple[Status, ...] = get_args(Status)
+    axes = records_by_status({1: dict.fromkeys(every, 2), 2: {"active": 4}}).axes[0]
     tops: dict[float, float] = {}
     for bar in axes.patches:
-        middle = bar.get_x() + bar.get_width() / 2  # type: ignore[attr-defined]
-        tops[middle] = max(tops.get(middle, 0), bar.get_y() + bar.get_height())  # type: ignore[attr-defined]
-    assert tops == pytest.approx({1: 6, 2: 4})
+        assert isinstance(bar, Rectangle)
+        middle = bar.get_x() + bar.get_width() / 2
+        tops[middle] = max(tops.get(middle, 0), bar.get_y() + bar.get_height())
+    assert tops == pytest.approx({1: 2 * len(every), 2: 4})
 
 
 def rule(text: str, lift: Interval | None) -> Record:

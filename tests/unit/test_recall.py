@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,20 +13,14 @@ from evolvent.agents.solutions.recall import FromMemory
 from evolvent.environments.types import Observation, Task
 from evolvent.memory.embedding import HashEmbedder
 from evolvent.memory.store import Memory
-from evolvent.memory.types import Event, Record, Scope, new_record
+from evolvent.memory.types import Event, Record, Scope, Status, new_record
 
 RUST, ROT = "To mend rust, use the {action}.", "To mend rot, use the {action}."
 TASK = Task("t", "A clock has rust and rot.", "workshop", tags=("rot", "rust"))
 
 
-def _rule(text: str, tags: tuple[str, ...] = (), situation: str = "", status: str = "active") -> Record:
-    return new_record(
-        "rule",
-        text,
-        Scope("workshop", tags),
-        meta={"situation": situation},
-        status=status,  # type: ignore[arg-type]
-    )
+def _rule(text: str, tags: tuple[str, ...] = (), situation: str = "", status: Status = "active") -> Record:
+    return new_record("rule", text, Scope("workshop", tags), meta={"situation": situation}, status=status)
 
 
 def _seen(frame: str) -> Observation:
@@ -42,8 +37,8 @@ def _keep(memory: Memory, *records: Record) -> None:
     memory.commit(f"test/{len(memory.ledger.commits())}", [Event("add", r.id, r) for r in records], generation=1)
 
 
-def _recall(memory: Memory, **more: object) -> FromMemory:
-    return FromMemory(memory.snapshot(), "workshop", **more)  # type: ignore[arg-type]
+def _recall(memory: Memory, **more: Any) -> FromMemory:
+    return FromMemory(memory.snapshot(), "workshop", **more)
 
 
 def test_a_rule_is_a_hint_in_its_own_situation_and_nowhere_else(memory: Memory) -> None:

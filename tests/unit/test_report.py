@@ -22,8 +22,9 @@ from evolvent.agents.run import RunConfig, result
 from evolvent.environments.catalog import version
 from evolvent.environments.types import Task
 from evolvent.environments.workshop import Workshop
+from evolvent.memory.embedding import HashEmbedder
 from evolvent.memory.store import Memory
-from evolvent.memory.types import Event, new_record
+from evolvent.memory.types import Event, Kind, new_record
 
 CONFIG = RunConfig(recipe="lamarck", tasks=6, evaluated=8, generations=1, embedder="hash")
 
@@ -92,6 +93,20 @@ def test_the_terminal_says_the_verdict_first_then_curve_rules_evidence_and_place
     assert "gen. 1" in text
     assert found.rejected[0].record.text in text
     assert str(run) in text.replace("\n", "")
+
+
+def test_records_are_counted_in_every_standing_and_data_sets_and_adapters_apart(run: Path) -> None:
+    before, told = result(run)["records"], read_findings(run)
+    kinds: tuple[Kind, ...] = ("note", "dataset", "adapter")
+    with Memory.open(run, embedder=HashEmbedder()) as memory:
+        added = [new_record(kind, "Of the last hour.", status="quarantined") for kind in kinds]
+        memory.commit("1/distil", [Event("add", record.id, record) for record in added], generation=1)
+    now = read_findings(run)
+    assert result(run)["records"] == {**before, "quarantined": before["quarantined"] + 1}
+    assert now.by_status[1] == {**told.by_status[1], "quarantined": told.by_status[1]["quarantined"] + 1}
+    assert [record.kind for record in now.undecided if record not in told.undecided] == ["note"]
+    page_of(run)
+    assert "1 quarantined" in (run / "report.html").read_text("utf-8"), "said of the drawing"
 
 
 def test_the_terminal_report_fits_eighty_columns(run: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evolvent.memory.corpus import CHUNK, CROWD, Corpus, Rows, Shelf, Vectors, applies
+from evolvent.memory.corpus import CHUNK, CROWD, Corpus, Rows, Shelf, Vectors
 from evolvent.memory.embedding import Floats, HashEmbedder, words
 from evolvent.memory.errors import UnknownRetrieverError
 from evolvent.memory.postings import Postings
@@ -47,6 +47,15 @@ def shelf() -> Shelf:
     return Shelf(lambda records: HashEmbedder().embed([record.text for record in records]))
 
 
+def applies(record: Scope, asker: Scope) -> bool:
+    """What the shelf works out for whole groups of records, said of one."""
+    return (
+        record.environment in ("", asker.environment)
+        and record.player in ("", asker.player)
+        and set(record.tags) <= set(asker.tags)
+    )
+
+
 def found(scored: Sequence[Scored]) -> list[str]:
     return [each.record.text for each in scored]
 
@@ -66,6 +75,7 @@ def found(scored: Sequence[Scored]) -> list[str]:
 )
 def test_a_record_applies_where_all_it_names_is_given(record: Scope, shown: bool) -> None:
     assert applies(record, HERE) is shown
+    assert bool(Search([new_record("rule", "Oil it.", record)])("oil", "dense", scope=HERE)) is shown
 
 
 @pytest.mark.parametrize("mode", MODES)

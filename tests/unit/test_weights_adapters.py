@@ -238,8 +238,8 @@ def test_the_ledger_knows_an_adapter_as_a_child_of_its_data_set_and_its_parents(
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT asks transformers by an old name
 def test_what_peft_saves_is_read_back_by_peft_from_the_registry(registry: Adapters, tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft", reason="the extra `train` is not installed")
-    torch = pytest.importorskip("torch")
+    peft = pytest.importorskip("peft", reason="the extra `train` is not installed: pip install 'evolvent[train]'")
+    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)

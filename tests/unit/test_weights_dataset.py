@@ -317,8 +317,9 @@ def test_a_data_set_is_read_as_it_was_written_and_its_hash_is_that_of_the_file(f
     ],
 )
 def test_rows_load_as_the_conversations_that_trl_knows(form: str, columns: list[str], tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets", reason="the extra `train` is not installed")
-    trl = pytest.importorskip("trl.data_utils", reason="the extra `train` is not installed")
+    missing = "the extra `train` is not installed: pip install 'evolvent[train]'"
+    datasets = pytest.importorskip("datasets", reason=missing)
+    trl = pytest.importorskip("trl.data_utils", reason=missing)
     made = FORMS[form]()
     file = write_jsonl(made, tmp_path / "set")
     loaded = datasets.load_dataset("json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache"))
@@ -345,7 +346,7 @@ def test_a_file_that_was_cut_off_or_changed_is_noticed(damage: Any, said: str, t
 def test_a_folder_without_a_data_set_and_a_row_that_is_none_are_clear_errors(tmp_path: Path) -> None:
     with pytest.raises(BadDataSetError, match="No data set in"):
         read_jsonl(tmp_path)
-    odd = DataSet("odd", (Example(({"role": "user", "content": "?"},), 7),))  # type: ignore[arg-type]
+    odd = DataSet("odd", (Example(({"role": "user", "content": "?"},), 7),))  # type: ignore[arg-type]  # a number where text belongs
     write_jsonl(odd, tmp_path / "odd")
     with pytest.raises(BadDataSetError, match="Line 1 of"):
         read_jsonl(tmp_path / "odd")

@@ -48,7 +48,7 @@ def test_epochs_are_counted_in_batches_unless_steps_are_given(settings: dict[str
 
 def test_a_misspelt_setting_is_refused() -> None:
     with pytest.raises(ValidationError, match="learn_rate"):
-        Training(learn_rate=1e-4)  # type: ignore[call-arg]
+        Training.model_validate({"learn_rate": 1e-4})
 
 
 def test_a_folder_with_another_training_is_refused_and_one_with_the_same_is_gone_on_with(tmp_path: Path) -> None:

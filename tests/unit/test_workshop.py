@@ -37,7 +37,7 @@ def test_laws_are_drawn_by_the_world_and_by_nothing_else() -> None:
 @pytest.mark.parametrize("world", WORLDS)
 def test_half_of_the_test_tasks_combine_flaws_never_met_together(world: int) -> None:
     shop = Workshop(world=world)
-    met = {task.tags for split in ("train", "validation") for task in shop.tasks(split, 200, 0)}  # type: ignore[arg-type]
+    met = {task.tags for split in ("train", "validation") for task in shop.tasks(split, 200, 0)}
     tests = shop.tasks("test", 100, 0)
     assert sum(task.tags not in met for task in tests) == 50
 
