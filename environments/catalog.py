@@ -89,6 +89,28 @@ ENTRIES: dict[str, Entry] = {
             isolated=True,
             timeout_s=20.0,
         ),
+        Entry(
+            "word_problems",
+            "Arithmetic word problems of one to four steps, each with several worked solutions.",
+            "evolvent.environments.word_problems:WordProblems",
+            "Apache-2.0",
+        ),
+        Entry(
+            "labelled",
+            "A stream of generated tasks with references: intents, entity types, instructions.",
+            "evolvent.environments.labelled:Labelled",
+            "Apache-2.0",
+        ),
+        Entry(
+            "reasoning_gym",
+            "Generated questions of a hundred kinds, each with its verifier.",
+            "evolvent.environments.reasoning:ReasoningGym",
+            "Apache-2.0",
+            package="reasoning_gym",
+            extra="reasoning",
+            isolated=True,
+            timeout_s=120.0,
+        ),
     )
 }
 
@@ -149,6 +171,8 @@ def _factory(spec: EnvironmentSpec) -> Callable[..., Environment]:
     except (ModuleNotFoundError, AttributeError) as error:
         raise UnknownEnvironmentError(f"No environment {spec.name!r}: {error}.") from error
     known = inspect.signature(factory).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return factory  # It hands options on, and refuses the unknown ones itself.
     for option in spec.options:
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1)

@@ -1,4 +1,4 @@
-"""What environments with one seat share: its name, reading its action, refusing it kindly."""
+"""What environments with one seat share: its name, reading its action or its free text, refusing it kindly."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ def said(actions: Mapping[str, Action], seat: str = SEAT) -> str:
     """The seat's text in lower case with single spaces; empty when it said nothing that could be a move."""
     text = actions[seat].text if seat in actions else ""
     return " ".join(encodable(text).lower().split()).rstrip(".!")
+
+
+def written(actions: Mapping[str, Action], seat: str = SEAT) -> str:
+    """The seat's text as it stands, lines and all; empty when it said nothing."""
+    return encodable(actions[seat].text).strip() if seat in actions else ""
 
 
 def encodable(text: str) -> str:

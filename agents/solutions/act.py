@@ -33,6 +33,9 @@ class Policy:
     """Oldest turns leave the prompt beyond this, estimated at four characters a token."""
     stop_on_repeat: bool = False
     """End the episode as failed when an action repeats the previous one word for word."""
+    demonstrated: tuple[str, ...] = ()
+    """What to do at each step, the last of it again when that is over: an expert's actions, in the prompts and the
+    words in which the model would take them. Empty asks the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,11 @@ async def act(
     Raises:
         ModelCallError: the model could not be reached, or failed for good.
     """
-    new = (*head, Message("user", "history", observation.text), Message("user", "memory", hint))
     options = observation.actions or ()
+    new = (*head, *new_messages(observation, hint, scored=policy.model.can_choose))
+    if policy.demonstrated:
+        return _demonstrate(policy, observation, new, earlier)
     if not (options and policy.model.can_choose):
-        if options:
-            new = (*new, Message("user", "history", f"Answer with one of: {' | '.join(options)}"))
         return await _generate(policy, observation, new, earlier, tag, rng)
     start = _history_from(policy, earlier, new)
     choice = await policy.model.choose(
@@ -98,6 +101,14 @@ async def act(
     return Acted(step, choice.cost)
 
 
+def new_messages(observation: Observation, hint: str = "", *, scored: bool) -> tuple[Message, ...]:
+    """What a step adds to the conversation; a model that cannot have its options scored is told them."""
+    new = (Message("user", "history", observation.text), Message("user", "memory", hint))
+    if not observation.actions or scored:
+        return new
+    return (*new, Message("user", "history", f"Answer with one of: {' | '.join(observation.actions)}"))
+
+
 def framed(observation: Observation, action: str) -> str:
     """The action as the sentence that the environment words it in."""
     return observation.frame.replace("{action}", action)
@@ -111,10 +122,13 @@ def head_of(earlier: Sequence[Step], new: tuple[Message, ...]) -> tuple[Message,
 
 
 def read_action(reply: str, observation: Observation) -> tuple[str, bool]:
-    """(action text, whether it is admissible). A reply that names none is handed on as it is, its first line."""
-    line = next((line.strip() for line in reply.splitlines() if line.strip()), "")[:200]
+    """(action text, whether it is admissible). A reply that names none is handed on as it is, its first line.
+
+    Where any text may be tried it is handed on whole: a solution has several lines.
+    """
     if observation.actions is None:
-        return line, bool(line)
+        return reply.strip(), bool(reply.strip())
+    line = next((line.strip() for line in reply.splitlines() if line.strip()), "")[:200]
     by_name = {_plain(action): action for action in observation.actions}
     by_name |= {_plain(framed(observation, action)): action for action in observation.actions}
     said = _plain(reply)
@@ -127,6 +141,13 @@ def read_action(reply: str, observation: Observation) -> tuple[str, bool]:
     if len(longest) == 1:
         return longest.pop(), True
     return line, False
+
+
+def _demonstrate(policy: Policy, observation: Observation, new: tuple[Message, ...], earlier: Sequence[Step]) -> Acted:
+    action = policy.demonstrated[min(len(earlier), len(policy.demonstrated) - 1)]
+    reply = framed(observation, action) if observation.actions and policy.model.can_choose else action
+    start = _history_from(policy, earlier, new)
+    return Acted(Step(observation.player, observation, new, reply, Action(action), history_from=start), Cost())
 
 
 async def _generate(

@@ -91,6 +91,12 @@ def test_a_reply_is_read_as_the_one_action_it_names_or_handed_on_as_it_is(
     assert read_action(reply, SEEN) == (action, admissible)
 
 
+def test_where_any_text_may_be_tried_the_whole_reply_is_the_action() -> None:
+    seen = Observation("agent", "")
+    assert read_action(" In all: 12\nThe answer is 12.\n", seen) == ("In all: 12\nThe answer is 12.", True)
+    assert read_action(" \n", seen) == ("", False)
+
+
 def test_of_two_actions_one_inside_the_other_the_longer_is_meant() -> None:
     seen = Observation("agent", "", ("open door", "open door with key"))
     assert read_action("I open door with key now", seen) == ("open door with key", True)

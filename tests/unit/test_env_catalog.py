@@ -33,6 +33,9 @@ def test_an_unknown_option_is_named_with_the_known_ones() -> None:
         ("textworld", {"level": 0}),
         ("textcraft", {"longest": 3}),
         ("textcraft", {"longest": "long"}),
+        ("word_problems", {"steps": 5}),
+        ("labelled", {"task": "intents-7"}),
+        ("reasoning_gym", {"level": -1}),
     ],
 )
 def test_a_value_out_of_range_is_refused_before_any_work(name: str, options: dict[str, object]) -> None:
@@ -61,14 +64,17 @@ def test_a_class_of_ones_own_is_built_by_its_path() -> None:
 
 def test_every_entry_is_listed_with_a_version_that_names_its_package() -> None:
     listed = {listing.name: listing for listing in catalog.entries()}
-    assert list(listed) == ["workshop", "blackjack", "textworld", "textcraft"]
+    assert list(listed) == [
+        *("workshop", "blackjack", "textworld", "textcraft", "word_problems", "labelled", "reasoning_gym"),
+    ]
     assert listed["blackjack"].version == f"{importlib.metadata.version('rlcard')}+1"
+    assert listed["reasoning_gym"].version == f"{importlib.metadata.version('reasoning-gym')}+1"
     assert listed["workshop"].version.startswith(importlib.metadata.version("evolvent"))
     assert listed["workshop"].install == ""
 
 
 def test_listing_imports_no_game() -> None:
-    games = "rlcard textworld textcraft gymnasium torch"
+    games = "rlcard textworld textcraft reasoning_gym gymnasium torch"
     script = (
         "import sys; from evolvent.environments import catalog; catalog.entries();"
         f"print([name for name in {games.split()} if name in sys.modules])"
