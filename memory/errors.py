@@ -20,6 +20,7 @@ MemoryStoreError
 ├── BadCanariesError           canaries that are missing, malformed or prove nothing (ValueError)
 ├── BadDataSetError            a data set that is foreign, cut off, changed, or of two forms at once (ValueError)
 ├── BadTrainingError           rows, settings, a base or a folder with which no training can begin (ValueError)
+├── BadMergeError              parents, weights or scores that cannot be merged or searched with (ValueError)
 ├── DivergedError              a loss that is not a number (ArithmeticError)
 ├── AdapterError
 │   ├── UnknownAdapterError    none in the registry is called so (LookupError)
@@ -119,6 +120,10 @@ class BadDataSetError(MemoryStoreError, ValueError):
 
 
 class BadTrainingError(MemoryStoreError, ValueError):
+    pass
+
+
+class BadMergeError(MemoryStoreError, ValueError):
     pass
 
 
