@@ -6,6 +6,7 @@ Heavy libraries are imported by the command that needs them, so `--help` is quic
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import signal
@@ -269,6 +270,56 @@ def bench(
 
     show(render_bench(found))
     note(f"The runs are in {directory}")
+
+
+@app.command()
+def distill(
+    directory: Directory,
+    method: Annotated[
+        Literal["sft", "dpo", "kto"], typer.Option("--method", help="How the adapter is trained.")
+    ] = "sft",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="epochs, learning_rate, rank, margin, …")
+    ] = None,
+    evaluated: Evaluated = 100,
+    forgetting: Annotated[bool, typer.Option(help="Measure what the training makes the model forget.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Distil a finished run into an adapter: train, verify, gate, and retire from the prompt what weights know now.
+
+    `evolvent memory revert` of the commit it names takes all of it back.
+    """
+    from evolvent.agents.distilled_run import ELSEWHERE, PROSE, distil_run
+    from evolvent.agents.flags import read_distillation
+    from evolvent.agents.progress import Watch
+    from evolvent.agents.report import render_distilled
+    from evolvent.agents.rollout import run_sync
+    from evolvent.agents.run import check, read_config
+
+    config = read_config(directory)
+    check(config)
+    chosen = read_distillation(method, settings or ())
+    with (
+        _resumable(f"the same command on {directory}"),
+        Watch(Console(stderr=True), generations=config.generations, evaluated=evaluated) as watch,
+    ):
+        work = distil_run(
+            directory,
+            chosen,
+            _ready(config),
+            evaluated=evaluated,
+            elsewhere=ELSEWHERE if forgetting else (),
+            texts=PROSE if forgetting else 0,
+            say=watch.say,
+            on_episode=watch.on_episode,
+        )
+        found = run_sync(work)
+    if as_json:
+        print(json.dumps(found))
+        return
+    show(render_distilled(found))
+    note(f"Next: evolvent adapters show {directory} {found['adapter']}")
+    note(f"To take it back: evolvent memory revert {directory} {found['commit']}")
 
 
 app.command()(envs)

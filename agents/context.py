@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from evolvent.agents.models.role import RoleModel
@@ -52,10 +53,14 @@ class Context:
     memory: Memory
     rollouts: Rollouts
     trace: Trace
+    directory: Path
+    """Of the run: data sets and adapters lie in it."""
     say: Callable[[str], None] = field(default=lambda text: None)
     """Tells the user what is being done, one short phrase a phase."""
     earlier_selves: Mapping[str, int] = field(default_factory=dict)
     """Roles that are played by an earlier generation of this run (`generation:N`), and which."""
+    served: dict[str, RoleModel] = field(default_factory=dict)
+    """Models with adapters on top that were verified in this process, by name; see `agents/weights.py`."""
     _laps: list[float] = field(default_factory=lambda: [time.perf_counter()])
 
     def lap(self) -> float:
@@ -86,6 +91,6 @@ class Context:
         finally:
             environment.close()
 
-    def whole_model(self, commit: str = "") -> Model:
+    def whole_model(self, commit: str = "", adapter: str = "") -> Model:
         """This generation of the actor, in one value."""
-        return Model(self.model("actor").name, memory=commit)
+        return Model(self.model("actor").name, adapter, commit)

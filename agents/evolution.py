@@ -38,6 +38,10 @@ class State(TypedDict, total=False):
     """What this generation's model calls outside episodes cost."""
     solved: list[str]
     """Ids of tasks that need no further attempt, for recipes that retry."""
+    adapter: str
+    """Full name of the adapter that this generation acts with, for recipes that train; empty for the base."""
+    dataset: str
+    """`name@hash` of what this generation trains on, in the run's folder."""
 
 
 class Node(Protocol):
@@ -45,19 +49,23 @@ class Node(Protocol):
 
 
 def cycle(before: Mapping[str, Node], phases: Mapping[str, Node]) -> StateGraph[State, Context, State, State]:
-    """A graph that runs `before` once and then goes round `phases` until the objective's generations are made."""
+    """A graph that runs `before` once and then goes round `phases` until the objective's generations are made.
+
+    Where `before` makes generations itself, it may have made them all.
+    """
     graph = StateGraph(State, context_schema=Context)
     names = [*before, *phases]
     for name, node in {**before, **phases}.items():
         graph.add_node(name, node)
     graph.add_edge(START, names[0])
-    for here, there in pairwise(names):
+    for here, there in (*pairwise(before), *pairwise(phases)):
         graph.add_edge(here, there)
 
     def again(state: State, runtime: Runtime[Context]) -> Literal["again", "done"]:
         return "again" if state["generation"] < runtime.context.objective.generations else "done"
 
-    graph.add_conditional_edges(names[-1], again, {"again": next(iter(phases)), "done": END})
+    for last in {*[*before][-1:], names[-1]}:
+        graph.add_conditional_edges(last, again, {"again": next(iter(phases)), "done": END})
     return graph
 
 
@@ -86,11 +94,17 @@ async def once(context: Context, key: str, ask: Callable[[], Awaitable[str]]) ->
     return known
 
 
-def finish_generation(context: Context, generation: int, evaluation: Evaluation, *, spent: Cost, **more: Any) -> None:
-    """Keep what a report says of one generation. Its seconds are those of the clock, in this process."""
+def finish_generation(
+    context: Context, generation: int, evaluation: Evaluation, *, spent: Cost, adapter: str = "", **more: Any
+) -> None:
+    """Keep what a report says of one generation. Its seconds are those of the clock, in this process.
+
+    Args:
+        adapter: full name of the one it acted with.
+    """
     payload = {
         "generation": generation,
-        "model": asdict(context.whole_model(context.memory.ledger.head())),
+        "model": asdict(context.whole_model(context.memory.ledger.head(), adapter)),
         "scores": {task: list(scores) for task, scores in evaluation.scores.items()},
         "solved": evaluation.solved,
         "dropped": evaluation.dropped,

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from evolvent.agents.errors import SetupError
+from evolvent.agents.distillation import Distillation
+from evolvent.agents.errors import SetupError, unknown
 from evolvent.agents.run import RunConfig
 from evolvent.environments.catalog import ENTRIES
 
@@ -61,6 +62,25 @@ def read_config_flags(
         raise SetupError(
             f"--{_FLAGS.get(field, field)} {first['input']!r}: {first['msg'].lower()}. See `evolvent run --help`."
         ) from error
+
+
+def read_distillation(method: str, settings: Iterable[str]) -> Distillation:
+    """How `evolvent distill` was asked to go about it.
+
+    Raises:
+        SetupError: one line that names the setting, its value and what was expected.
+    """
+    chosen = dict(read_pair(each, "--set", "KEY=VALUE, as in epochs=3") for each in settings)
+    try:
+        return Distillation.model_validate(
+            {"method": method, **{key: read_value(value) for key, value in chosen.items()}}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0]) if first["loc"] else "settings"
+        if first["type"] == "extra_forbidden":
+            raise SetupError(unknown("setting of a distillation", field, Distillation.model_fields)) from error
+        raise SetupError(f"--set {field}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}.") from error
 
 
 def read_environment(text: str) -> tuple[str, dict[str, Any]]:

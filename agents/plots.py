@@ -6,7 +6,7 @@ A figure can be saved as any other; `svg` gives it as text for a page, with ink 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from evolvent.memory.types import Record
+    from evolvent.memory.weights.training import Step
 
 _BLUE, _ORANGE, _PINK, _GREY = "#2f7fc1", "#d9822b", "#c35f9b", "#8a8f98"
 """Told apart by people with any kind of colour vision, on a light page and on a dark one."""
@@ -87,6 +88,18 @@ def lifts(records: Iterable[Record]) -> Figure:
     axes.set_yticks(range(len(known)), labels)
     axes.tick_params(axis="y", length=0, labelsize=8)
     axes.set_ylim(-0.6, len(known) - 0.4)
+    return figure
+
+
+def loss_curve(steps: Sequence[Step]) -> Figure:
+    """The loss of a training at each step of its optimizer, and that of its validation rows where it was measured."""
+    figure, axes = _axes("Step", "Loss (nats per token)")
+    axes.plot([each.step for each in steps], [each.loss for each in steps], color=_BLUE, label="training")
+    measured = [(each.step, each.validation) for each in steps if each.validation is not None]
+    if measured:
+        axes.plot(*zip(*measured, strict=True), color=_ORANGE, marker="o", label="validation")
+    axes.set_ylim(bottom=0)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, labelcolor=_INK)
     return figure
 
 

@@ -69,6 +69,38 @@ def render_report(result: Mapping[str, Any], directory: Path) -> RenderableType:
     return Group(*parts)
 
 
+def render_distilled(found: Mapping[str, Any]) -> RenderableType:
+    """What came of `evolvent distill` for the terminal: of `distilled_run.distil_run`."""
+    from rich.console import Group
+    from rich.text import Text
+
+    promoted = found["gate"]["verdict"] == "promoted"
+    arms = _table("arm", "held-out success", "prompt tokens an episode", "of memory")
+    rows = (
+        ("base", "base", None, None),
+        ("with memory", "with_rules", found["tokens_before"], found["memory_tokens_before"]),
+        ("adapter alone", "without_rules", found["tokens_after"], found["memory_tokens_after"]),
+    )
+    for name, key, tokens, memory in rows:
+        low, high = found["intervals"][key]
+        success = f"{found[key]:.2f} ({low:.2f}–{high:.2f})"
+        arms.add_row(name, success, *("–" if each is None else f"{each:.0f}" for each in (tokens, memory)))
+    words = f"{found['adapter']} " + (
+        f"is proved and in use; {found['retired']} records left the prompt."
+        if found["retired"]
+        else "is proved and in use; memory stays in the prompt, since doing without was not shown to be as good."
+        if promoted
+        else "was not shown to be better than what acts now, and is not used."
+    )
+    parts: list[RenderableType] = [Text(words, style=_STYLES["improved" if promoted else "no evidence"]), arms]
+    if found["forgetting"]:
+        lost = _table("ability", "items", "change (95 % interval)")
+        for name, change in found["forgetting"].items():
+            lost.add_row(name, str(change["n"]), _signed(change))
+        parts.append(lost)
+    return Group(*parts)
+
+
 def render_bench(bench: Mapping[str, Any]) -> RenderableType:
     """A benchmark for the terminal: every arm with its interval, then the gain over each control.
 

@@ -349,6 +349,7 @@ async def opened(
                 memory=memory,
                 rollouts=rollouts,
                 trace=trace,
+                directory=directory,
                 say=say,
                 earlier_selves=earlier_selves(config),
             )

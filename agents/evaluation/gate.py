@@ -31,6 +31,16 @@ class Side:
     seats: Mapping[str, Policy]
 
 
+def tests_so_far(context: Context) -> tuple[int, int]:
+    """(candidates tested, candidates promoted) in this run so far, for the bound on its false discoveries.
+
+    A verdict that was reverted by hand still was a test; a promotion that was reverted is none.
+    """
+    ledger = context.memory.ledger
+    tested = [e for commit in ledger.commits() for e in ledger.events_of(commit.id) if "gate" in e.payload]
+    return len(tested), sum(event.kind == "activate" and "gate" in event.payload for event in ledger.events())
+
+
 async def try_candidate(
     context: Context,
     record: Record,

@@ -1,11 +1,13 @@
-"""What a chat API cannot do, as a second, small protocol beside langchain-core's `BaseChatModel`."""
+"""What a chat API cannot do, as two small protocols beside langchain-core's `BaseChatModel`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 
 
@@ -33,3 +35,32 @@ class Scorer(Protocol):
     """
 
     async def logprobs(self, messages: Sequence[BaseMessage], continuations: Sequence[str]) -> Scores: ...
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """A model whose weights can be trained apart, and that serves them with an adapter on top.
+
+    - `path` is the folder, or the hub id, of its weights without any adapter.
+    - `with_adapter` gives a model of its own and leaves this one as it is.
+
+    Raises:
+        BadAdapterError: the adapter cannot be served on these weights.
+    """
+
+    path: str
+
+    def with_adapter(self, folder: str | Path) -> BaseChatModel: ...
+
+
+@runtime_checkable
+class Replaceable(Protocol):
+    """A model that can run other full weights of its architecture: a merge that is no adapter.
+
+    - `with_weights` gives a model of its own, loaded, and leaves this one as it is.
+
+    Raises:
+        ModelUnavailableError: there are no such weights in the folder.
+    """
+
+    def with_weights(self, folder: str | Path) -> BaseChatModel: ...

@@ -57,6 +57,10 @@ class RoleModel:
         self._trace = trace
         self._limits = limits
 
+    def serving(self, name: str, model: BaseChatModel) -> RoleModel:
+        """The same role played by another model: same trace, same limits."""
+        return RoleModel(name, model, self._trace, self._limits)
+
     @property
     def can_choose(self) -> bool:
         """Whether options can be scored instead of generated."""

@@ -3,8 +3,8 @@
 One generation: attempt training tasks more than once, with what memory holds, each rule withheld now and then; contrast
 success with failure in the same situation; have the reflector word a candidate rule; promote it only when paired
 validation episodes prove it; try a rule again once dropout casts doubt on it, and retire it when it has lost its worth;
-evaluate on held-out tasks. Raw trajectories are kept whole and recalled where no rule applies. (Distillation into
-weights is not part of it yet.)
+every so many generations distil what went well into an adapter, and retire from the prompt what it has absorbed;
+evaluate on held-out tasks. Raw trajectories are kept whole and recalled where no rule applies.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Literal
 
 from langgraph.graph import StateGraph
@@ -19,18 +20,22 @@ from langgraph.runtime import Runtime
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from evolvent.agents.context import Context
+from evolvent.agents.distillation import Distillation, absorbed_records, distil
 from evolvent.agents.episode import Job
 from evolvent.agents.errors import ModelCallError
-from evolvent.agents.evaluation.gate import Side, try_again, try_candidate
+from evolvent.agents.evaluation.gate import Side, tests_so_far, try_again, try_candidate
 from evolvent.agents.evaluation.held_out import evaluate_held_out
 from evolvent.agents.evolution import State, cycle, experiences, finish_generation, keep, once, spent_on
+from evolvent.agents.models.role import RoleModel
+from evolvent.agents.phases import baseline, tasks
 from evolvent.agents.refinement.contrast import Contrast, contrasts
 from evolvent.agents.refinement.lesson import Proposal, learn_lesson
 from evolvent.agents.refinement.shuffle import shuffled, sign_flipped
 from evolvent.agents.solutions.act import Policy, framed
-from evolvent.agents.solutions.recall import NO_RECALL, FromMemory
+from evolvent.agents.solutions.recall import FromMemory
 from evolvent.agents.solutions.seats import learning_seat, seated
 from evolvent.agents.types import CallTag
+from evolvent.agents.weights import active_adapter, served
 from evolvent.environments.types import Cost, Experience
 from evolvent.memory.credit import credit_events, exposures
 from evolvent.memory.episodes import Episode
@@ -70,6 +75,10 @@ class Config(BaseModel):
     """Paired validation episodes for one candidate at most."""
     false_discoveries: float = Field(0.05, gt=0, lt=1)
     """Bound on the expected share of false rules among the promoted, over the whole run."""
+    distil_every: int = Field(0, ge=0)
+    """Generations between two distillations into weights; 0 keeps everything in memory (`evolvent distill` can follow).
+    Takes minutes on two cores."""
+    distillation: Distillation = Distillation()
     extractor: Literal["reflect", "count"] = "reflect"
     """`count` proposes what most often succeeded, without asking a model: the plain comparison."""
     shuffle_outcomes: bool = False
@@ -78,48 +87,42 @@ class Config(BaseModel):
 
 PRESETS = {
     "small": Config(),
-    "paper": Config(attempts=4, explore_temperature=1.0, candidates=32, reflections=128, gate_pairs=200),
+    "paper": Config(
+        attempts=4, explore_temperature=1.0, candidates=32, reflections=128, gate_pairs=200, distil_every=2
+    ),
 }
 """`lamarck` has no paper; `paper` is the form for a capable model on a server."""
 
 
+def seats(
+    context: Context, config: Config, model: RoleModel, *, temperature: float = 0.0, raw: bool = True, **recall: Any
+) -> dict[str, Policy]:
+    """Every seat's policy with that model in the learning seats, recalling from memory as it is now."""
+    plain = FromMemory(
+        context.memory.snapshot(),
+        context.objective.environment.name,
+        rules=config.rules,
+        trajectories=config.trajectories if raw else 0,
+        mode=config.retrieval,
+    )
+    policy = Policy(model, replace(plain, **recall), temperature=temperature)
+    return seated(context, policy, lambda snapshot: replace(plain, snapshot=snapshot))
+
+
 def build(config: Config) -> StateGraph[State, Context, State, State]:
-    """baseline, then per generation: tasks → solve → feedback → reflect → remember → gate → evaluate."""
+    """baseline, then per generation: tasks → solve → feedback → reflect → remember → gate → distil → evaluate."""
 
-    def seats(context: Context, *, temperature: float, raw: bool = True, **recall: Any) -> dict[str, Policy]:
-        """Every seat's policy, recalling from memory as it is now."""
-        plain = FromMemory(
-            context.memory.snapshot(),
-            context.objective.environment.name,
-            rules=config.rules,
-            trajectories=config.trajectories if raw else 0,
-            mode=config.retrieval,
-        )
-        acting = Policy(context.model("actor"), replace(plain, **recall), temperature=temperature)
-        return seated(context, acting, lambda snapshot: replace(plain, snapshot=snapshot))
-
-    async def baseline(state: State, runtime: Runtime[Context]) -> State:
-        """Generation 0: the frozen model on the held-out tasks, in the world that the last generation will meet."""
-        context = runtime.context
-        context.say("evaluating the frozen model")
-        frozen = seated(context, Policy(context.model("actor")), lambda snapshot: NO_RECALL)
-        last = context.objective.generations
-        evaluation = await evaluate_held_out(context, frozen, generation=0, player=learning_seat(context), world=last)
-        finish_generation(context, 0, evaluation, spent=spent_on(context, 0))
-        return {"generation": 0}
-
-    async def tasks(state: State, runtime: Runtime[Context]) -> State:
-        context, generation = runtime.context, state["generation"] + 1
-        drawn = context.tasks("train", context.objective.tasks, generation)
-        return {"generation": generation, "tasks": [task.id for task in drawn]}
+    async def acting(context: Context, **how: Any) -> dict[str, Policy]:
+        """Every seat's policy with the weights and the memory of now."""
+        return seats(context, config, await served(context, active_adapter(context)), **how)
 
     async def solve(state: State, runtime: Runtime[Context]) -> State:
         """Several attempts at each task, with enough randomness to differ."""
         context, generation = runtime.context, state["generation"]
         context.say(f"generation {generation}: attempting tasks")
-        acting = seats(context, temperature=config.explore_temperature, withhold=config.withhold)
+        exploring = await acting(context, temperature=config.explore_temperature, withhold=config.withhold)
         jobs = [
-            Job(task, acting, "train", generation, attempt, seed=context.seed)
+            Job(task, exploring, "train", generation, attempt, seed=context.seed)
             for task in context.tasks("train", context.objective.tasks, generation)
             for attempt in range(config.attempts)
         ]
@@ -137,9 +140,14 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         seat = learning_seat(context)
         found = [each for each in _seen(context, config, state) if seat in ("", each.trajectory.player)]
         known = context.memory.records()
-        active = {record.text for record in known.values() if record.kind == "rule" and record.status == "active"}
+        absorbed = absorbed_records(context)
+        proved = {
+            record.text
+            for record in known.values()
+            if record.kind == "rule" and (record.status == "active" or record.id in absorbed)
+        }
         # What says again what is proved needs no reflection; what contradicts it does.
-        pairs = [p for p in contrasts(found) if framed(p.good.observation, p.good.action.text) not in active]
+        pairs = [p for p in contrasts(found) if framed(p.good.observation, p.good.action.text) not in proved]
         if config.extractor == "count":
             proposals = _counted(pairs)
         else:
@@ -148,7 +156,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         for each in proposals:
             by_record.setdefault(_candidate(each, generation).id, []).append(each)
         order = sorted(by_record, key=lambda key: (-len(by_record[key]), key))
-        fresh = [key for key in order if key not in known or _open(context, known[key])]
+        fresh = [key for key in order if key not in known or (key not in absorbed and _open(context, known[key]))]
         return {
             "proposals": [asdict(_together(by_record[key])) for key in fresh[: config.candidates]],
             "asked": asdict(sum((each.cost for each in proposals), Cost())),
@@ -177,14 +185,14 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         tasks = context.tasks("validation", _VALIDATION_TASKS, generation)
         if any(commit.key == f"{generation}/gate" for commit in context.memory.ledger.commits()):
             return {}  # A resumed run finds the verdicts there; the memory they were reached against is past.
-        tested, promoted = _history(context)
+        tested, promoted = tests_so_far(context)
         events: list[Event] = []
         active = {r.id: r for r in context.memory.records().values() if r.kind == "rule" and r.status == "active"}
 
-        def side(arm: str, **recall: Any) -> Side:
-            return Side(arm, seats(context, temperature=config.gate_temperature, raw=False, **recall))
+        async def side(arm: str, **recall: Any) -> Side:
+            return Side(arm, await acting(context, temperature=config.gate_temperature, raw=False, **recall))
 
-        as_it_is = side(f"memory-{before[:8]}")
+        as_it_is = await side(f"memory-{before[:8]}")
         candidates = [_candidate(_proposal(each), generation) for each in state["proposals"]]
         settled: set[str] = set()
         for index, record in enumerate(candidates):
@@ -195,7 +203,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
             evidence = await try_candidate(
                 context,
                 record,
-                side(f"with-{record.id}", forced=(record.id,)),
+                await side(f"with-{record.id}", forced=(record.id,)),
                 as_it_is,
                 tasks,
                 generation=generation,
@@ -213,7 +221,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
                 active = {key: each for key, each in active.items() if each not in replaced}
         for record, doubt in _doubtful(context, config, active):
             context.say(f"generation {generation}: trying a rule again")
-            barred = side(f"barred-{record.id}", barred=(record.id,))
+            barred = await side(f"barred-{record.id}", barred=(record.id,))
             again = await try_again(
                 context,
                 record,
@@ -232,12 +240,27 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         keep(context, "gate", generation, events)
         return {}
 
+    async def inherit(state: State, runtime: Runtime[Context]) -> State:
+        """Every so many generations: what went well becomes weights, and memory leaves the prompt if it may."""
+        context, generation = runtime.context, state["generation"]
+        if config.distil_every and generation % config.distil_every == 0:
+            await distil(context, config.distillation, partial(seats, context, config), generation=generation)
+        return {}
+
     async def evaluate(state: State, runtime: Runtime[Context]) -> State:
         context, generation = runtime.context, state["generation"]
         context.say(f"generation {generation}: evaluating on held-out tasks")
-        evolved = seats(context, temperature=0.0)
-        evaluation = await evaluate_held_out(context, evolved, generation=generation, player=learning_seat(context))
-        finish_generation(context, generation, evaluation, spent=spent_on(context, generation) + Cost(**state["asked"]))
+        evaluation = await evaluate_held_out(
+            context, await acting(context), generation=generation, player=learning_seat(context)
+        )
+        adapter = active_adapter(context)
+        finish_generation(
+            context,
+            generation,
+            evaluation,
+            spent=spent_on(context, generation) + Cost(**state["asked"]),
+            adapter=adapter.full_name if adapter else "",
+        )
         return {"episodes": [], "proposals": [], "scores": {}, "tasks": []}
 
     return cycle(
@@ -249,6 +272,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
             "reflect": reflect,
             "remember": remember,
             "gate": gate,
+            "distil": inherit,
             "evaluate": evaluate,
         },
     )
@@ -323,16 +347,6 @@ def _candidate(proposal: Proposal, generation: int) -> Record:
 
 def _proposal(values: dict[str, Any]) -> Proposal:
     return _PROPOSAL.validate_python(values)
-
-
-def _history(context: Context) -> tuple[int, int]:
-    """(candidates tested, candidates promoted) in this run so far, for the bound on its false discoveries.
-
-    A verdict that was reverted by hand still was a test; a promotion that was reverted is none.
-    """
-    ledger = context.memory.ledger
-    tested = [e for commit in ledger.commits() for e in ledger.events_of(commit.id) if "gate" in e.payload]
-    return len(tested), sum(event.kind == "activate" and "gate" in event.payload for event in ledger.events())
 
 
 def _open(context: Context, record: Record) -> bool:

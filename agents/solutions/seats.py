@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from evolvent.agents.context import Context
+from evolvent.agents.models.role import RoleModel
 from evolvent.agents.solutions.act import Policy
 from evolvent.agents.solutions.recall import NO_RECALL, Recall
 from evolvent.memory.store import Snapshot
@@ -31,6 +32,11 @@ def seated(context: Context, acting: Policy, recall_from: Callable[[Snapshot], R
     commit = _known_at(context, context.earlier_selves["opponent"]) if "opponent" in context.earlier_selves else None
     recall = recall_from(context.memory.snapshot(commit)) if commit else NO_RECALL
     return {learning_seat(context): acting, "": replace(acting, model=context.model("opponent"), recall=recall)}
+
+
+def bare(context: Context, model: RoleModel) -> dict[str, Policy]:
+    """Every seat's policy with that model in the learning seats, and nothing recalled."""
+    return seated(context, Policy(model), lambda snapshot: NO_RECALL)
 
 
 def _known_at(context: Context, generation: int) -> str | None:

@@ -8,6 +8,8 @@ come from is told by `examples.py` and `mixing.py`; what is done with them is th
 | `supervised` | `prompt`, `completion`          | SFT                     |
 | `labelled`   | `prompt`, `completion`, `label` | KTO, unlikelihood       |
 | `preference` | `prompt`, `chosen`, `rejected`  | DPO, reward models      |
+
+Chosen and rejected may be whole dialogues: turns of the assistant with what it was told between them. DPO takes those.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from evolvent.memory.types import Record, new_record
 
 Messages = tuple[dict[str, str], ...]
 """A prompt as it is sent: role and content of each message."""
+Reply = str | Messages
+"""One turn of the assistant; or several with what it was told between them, beginning and ending with its own."""
 Source = Literal["episode", "replay", "rehearsal"]
 Form = Literal["supervised", "labelled", "preference"]
 
@@ -67,8 +71,8 @@ class Preference:
     """Two replies to one prompt, of which one did better."""
 
     messages: Messages
-    chosen: str
-    rejected: str
+    chosen: Reply
+    rejected: Reply
     margin: float
     """How much better, in (0, 1]."""
     source: Source = "episode"
@@ -178,6 +182,12 @@ def said(item: Item) -> str:
     return json.dumps([item.messages, *_replies(item)])
 
 
+def first_turn(item: Item) -> str:
+    """What is answered to the prompt, where the reply is a good one: the assistant's next turn."""
+    reply = item.completion if isinstance(item, Example) else item.chosen
+    return reply if isinstance(reply, str) else reply[0]["content"]
+
+
 def write_jsonl(dataset: DataSet, folder: str | Path) -> Path:
     """Write rows and card to `folder` by one rename, and give the file of the rows.
 
@@ -261,9 +271,9 @@ def _row(item: Item, *, labelled: bool) -> dict[str, Any]:
     own: dict[str, Any]
     if isinstance(item, Example):
         label = {"label": item.desired} if labelled else {}
-        own = {"completion": _turn(item.completion), **label, "weight": float(item.weight)}
+        own = {"completion": _turns(item.completion), **label, "weight": float(item.weight)}
     else:
-        own = {"chosen": _turn(item.chosen), "rejected": _turn(item.rejected), "margin": float(item.margin)}
+        own = {"chosen": _turns(item.chosen), "rejected": _turns(item.rejected), "margin": float(item.margin)}
     return {
         "prompt": list(item.messages),
         **own,
@@ -275,8 +285,8 @@ def _row(item: Item, *, labelled: bool) -> dict[str, Any]:
 def _item(row: Mapping[str, Any]) -> Item:
     both = {key: row[key] for key in ("source", "task", "origins", "records")} | {"messages": row["prompt"]}
     if "chosen" in row:
-        texts = {key: row[key][0]["content"] for key in ("chosen", "rejected")}
-        return _PREFERENCE.validate_python({**both, **texts, "margin": row["margin"]})
+        replies = {key: row[key] if len(row[key]) > 1 else row[key][0]["content"] for key in ("chosen", "rejected")}
+        return _PREFERENCE.validate_python({**both, **replies, "margin": row["margin"]})
     own = {"completion": row["completion"][0]["content"], "desired": row.get("label", True), "weight": row["weight"]}
     return _EXAMPLE.validate_python({**both, **own})
 
@@ -284,8 +294,8 @@ def _item(row: Mapping[str, Any]) -> Item:
 _EXAMPLE, _PREFERENCE = TypeAdapter(Example), TypeAdapter(Preference)
 
 
-def _turn(text: str) -> list[dict[str, str]]:
-    return [{"role": _ASSISTANT, "content": text}]
+def _turns(reply: Reply) -> list[dict[str, str]]:
+    return list(reply) if isinstance(reply, tuple) else [{"role": _ASSISTANT, "content": reply}]
 
 
 def _join(one: Item, other: Item) -> Item:
@@ -304,10 +314,11 @@ def _join(one: Item, other: Item) -> Item:
 def _place(item: Item) -> tuple[object, ...]:
     """Where it stands: by what was played first, then by what is said."""
     first = [(origin.trajectory, origin.step) for origin in item.origins]
-    return min(first, default=("", 0)), json.dumps(item.messages), _replies(item)
+    replies = [each if isinstance(each, str) else json.dumps(each) for each in _replies(item)]
+    return min(first, default=("", 0)), json.dumps(item.messages), replies
 
 
-def _replies(item: Item) -> tuple[str, ...]:
+def _replies(item: Item) -> tuple[Reply, ...]:
     return (item.completion,) if isinstance(item, Example) else (item.chosen, item.rejected)
 
 

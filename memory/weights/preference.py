@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from trl.trainer.dpo_config import DPOConfig
-from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import KTOTrainer
 
@@ -49,7 +51,9 @@ def train_dpo(
     The reference is where the training starts: the base, or the adapter `start`. Resumes and repeats as `train_sft`.
 
     Args:
-        rows: `prompt`, `chosen` and `rejected` as lists of messages.
+        rows: `prompt`, `chosen` and `rejected` as lists of messages. The last two may be dialogues, then the pair is
+            one of whole trajectories (arXiv 2403.02502): what the assistant was told between its turns is read
+            and has no part in either log-probability.
         beta: how dear it is to move away from the reference; small values allow more.
 
     Raises:
@@ -59,7 +63,7 @@ def train_dpo(
     encoder = Encoder(base)
 
     def encode(row: Row) -> tuple[Encoded, ...]:
-        return encoder.encode(row["prompt"], row["chosen"]), encoder.encode(row["prompt"], row["rejected"])
+        return tuple(encoder.encode_dialogue(row["prompt"], row[each]) for each in ("chosen", "rejected"))
 
     kept = fit(rows, ("prompt", "chosen", "rejected"), encode, config)
     begun = journal({"name": "dpo", "beta": beta}, base, start, rows, len(rows) - len(kept), config)
@@ -68,7 +72,10 @@ def train_dpo(
         return ended
     at_once = rows_at_once(2 * max(longest(each) for _, each in kept), config)
     items = [
-        {"prompt_ids": chosen.prompt, "chosen_ids": chosen.completion, "rejected_ids": rejected.completion}
+        {
+            **{"prompt_ids": chosen.prompt, "chosen_ids": chosen.completion, "rejected_ids": rejected.completion},
+            **{"chosen_said": chosen.said, "rejected_said": rejected.said},
+        }
         for _, (chosen, rejected) in kept
     ]
 
@@ -78,6 +85,7 @@ def train_dpo(
         return _Dpo(
             model=model,
             args=DPOConfig(**settings, beta=beta, max_length=None),
+            data_collator=Pairs(pad_token_id=encoder.tokenizer.eos_token_id),  # any token: it is masked
             train_dataset=Dataset.from_list(items),
             processing_class=encoder.tokenizer,
             peft_config=lora,
@@ -168,6 +176,19 @@ def _beside_neighbours(kept: Sequence[tuple[Row, tuple[Encoded, ...]]], at_once:
                 }
             )
     return items
+
+
+@dataclass
+class Pairs(DataCollatorForPreference):
+    """A batch of pairs, chosen before rejected; its `completion_mask` spares what the assistant did not say."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = super().torch_call(examples)
+        sides = [(each, side) for side in ("chosen", "rejected") for each in examples]
+        for row, (each, side) in enumerate(sides):
+            at, said = len(each["prompt_ids"]), torch.tensor(each[f"{side}_said"])
+            batch["completion_mask"][row, at : at + len(said)] *= said
+        return batch
 
 
 class _Tokenised(Offline):

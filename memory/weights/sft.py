@@ -1,7 +1,8 @@
 """Supervised training of an adapter: only the completion is in the loss, and little is spent on padding.
 
-A batch of rows of mixed lengths is cut into forwards of rows of like length, and only positions near a completion go
-through the output layer. Which rows make a batch is not changed by that, and so neither is the gradient.
+A row that another one begins with, as a turn begins the later turns of its episode, becomes part of that: one sequence
+with several completions. A batch of sequences is cut into forwards of like length, and only positions from the first
+completion on go through the output layer. Each completion is still predicted from its own prompt and nothing else.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _FORWARD_COST = 48
 """What a forward and its backward cost beside their tokens, in tokens."""
 
 Item = dict[str, Any]
-"""Of the trainer's data set: `prompt` and `completion` as token ids, and `weight`."""
+"""Of the trainer's data set: `ids` of a sequence's tokens, and `weights`, what each counts in the loss: 0 for prompts."""
 Forward = dict[str, Tensor | None]
 """Token ids, their mask (None where nothing is padding) and what each of the last tokens weighs in the loss."""
 
@@ -46,7 +47,8 @@ def train_sft(
     """Fit an adapter to the rows and leave it in `out`.
 
     The loss is the mean over the completions' tokens, the end of the turn among them, each times its row's weight over
-    the mean weight of a token. So a weight of 2 counts as much as having the row twice.
+    the mean weight of a token. So a weight of 2 counts as much as having the row twice. Rows that share their
+    beginning are one sequence, and a batch has `config.batch_size` sequences.
 
     The same arguments give the same adapter, also after a kill: with `resume`, a training goes on from its last
     checkpoint, and one that has ended is not repeated.
@@ -68,8 +70,9 @@ def train_sft(
 
     columns = ("prompt", "completion")
     kept = fit(rows, columns, encode, config)
-    items = weighed([as_item(each, row.get("weight", 1.0)) for row, (each,) in kept])
-    held_out = [as_item(each, 1.0) for _, (each,) in fit(validation, columns, encode, config)] if validation else []
+    items = weighed(joined([as_item(each, row.get("weight", 1.0)) for row, (each,) in kept]))
+    judged = fit(validation, columns, encode, config) if validation else []
+    held_out = joined([as_item(each, 1.0) for _, (each,) in judged])
     begun = journal({"name": "sft"}, base, start, rows, len(rows) - len(kept), config)
     ended = open_folder(out, begun, resume=resume)
     if ended is not None:
@@ -94,18 +97,36 @@ def train_sft(
 
 
 def as_item(encoded: Encoded, weight: float) -> Item:
-    return {"prompt": encoded.prompt, "completion": encoded.completion, "weight": float(weight)}
+    """
+    Raises:
+        BadTrainingError: the weight is not above 0.
+    """
+    if not (math.isfinite(weight) and weight > 0):
+        raise BadTrainingError(f"A row weighs {weight}; expected a number above 0. Leave out what should not count.")
+    weights = [0.0] * len(encoded.prompt) + [float(weight)] * len(encoded.completion)
+    return {"ids": encoded.prompt + encoded.completion, "weights": weights}
+
+
+def joined(items: Sequence[Item]) -> list[Item]:
+    """The same in fewer sequences: one that another begins with is made part of that, and its weights are added."""
+    kept: dict[int, Item] = {}
+    longer: Item = {"ids": [], "weights": []}
+    # In the order of their tokens, what begins with a sequence follows it at once.
+    for place in sorted(range(len(items)), key=lambda place: (items[place]["ids"], place), reverse=True):
+        ids, weights = items[place]["ids"], items[place]["weights"]
+        if longer["ids"][: len(ids)] == ids:
+            for at, weight in enumerate(weights):
+                longer["weights"][at] += weight
+        else:
+            longer = kept[place] = {"ids": ids, "weights": list(weights)}
+    return [kept[place] for place in sorted(kept)]
 
 
 def weighed(items: Sequence[Item]) -> list[Item]:
     """The same with weights whose mean over the completions' tokens is 1."""
-    weights = [item["weight"] for item in items]
-    if not all(math.isfinite(weight) and weight > 0 for weight in weights):
-        wrong = next(weight for weight in weights if not (math.isfinite(weight) and weight > 0))
-        raise BadTrainingError(f"A row weighs {wrong}; expected a number above 0. Leave out what should not count.")
-    tokens = [len(item["completion"]) for item in items]
-    mean = math.fsum(w * n for w, n in zip(weights, tokens, strict=True)) / sum(tokens)
-    return [{**item, "weight": item["weight"] / mean} for item in items]
+    counted = [weight for item in items for weight in item["weights"] if weight]
+    mean = math.fsum(counted) / len(counted)
+    return [{**item, "weights": [weight / mean for weight in item["weights"]]} for item in items]
 
 
 @dataclass(frozen=True)
@@ -120,7 +141,7 @@ class Batches:
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
         return {
             "forwards": list(self.cut(items)),
-            "completion_tokens": sum(len(item["completion"]) for item in items),
+            "completion_tokens": sum(weight > 0 for item in items for weight in item["weights"]),
             "tokens": sum(map(_length, items)),
         }
 
@@ -145,17 +166,17 @@ class Batches:
         mask_BT = torch.zeros(len(group), length, dtype=torch.long)
         weights_BT = torch.zeros(len(group), length)
         for b, item in enumerate(group):
-            end, begin = _length(item), len(item["prompt"])
-            ids_BT[b, :end] = torch.tensor(item["prompt"] + item["completion"])
+            end = _length(item)
+            ids_BT[b, :end] = torch.tensor(item["ids"])
             mask_BT[b, :end] = 1
-            weights_BT[b, begin:end] = item["weight"]
-        first = min(len(item["prompt"]) for item in group)
+            weights_BT[b, :end] = torch.tensor(item["weights"])
+        first = int(weights_BT.any(0).nonzero()[0])
         padded = _length(group[-1]) < length
         return {"ids": ids_BT, "mask": mask_BT if padded else None, "weights": weights_BT[:, first:]}
 
 
 def _length(item: Item) -> int:
-    return len(item["prompt"]) + len(item["completion"])
+    return len(item["ids"])
 
 
 def weighted_nll(model: Any, forward: Forward) -> Tensor:

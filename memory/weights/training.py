@@ -111,6 +111,13 @@ class Encoded:
     """Ends with the header that opens the assistant's turn."""
     completion: list[int]
     """Ends with the token that ends the turn."""
+    heard: frozenset[int] = frozenset()
+    """Places in the completion, from 0, of what the assistant was told between its turns: no part of any loss."""
+
+    @property
+    def said(self) -> list[int]:
+        """1 for each token of the completion that is the assistant's own, ends of turns among them, else 0."""
+        return [int(place not in self.heard) for place in range(len(self.completion))]
 
     @property
     def length(self) -> int:
@@ -150,8 +157,44 @@ class Encoder:
                 f"A row with the prompt {_short(prompt)} and the completion {_short(completion)}; "
                 "expected messages, then one message of the assistant."
             )
-        text = self.tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
-        return Encoded(self._ids(text), [*self._ids(completion[0]["content"]), self.tokenizer.eos_token_id])
+        return Encoded(self._ids(self._asked(prompt)), self._turn(completion[0]["content"]))
+
+    def encode_dialogue(self, prompt: Sequence[Row], turns: Sequence[Row]) -> Encoded:
+        """A completion of several turns, tokenised as each of them was asked for in its turn.
+
+        Raises:
+            BadTrainingError: as `encode`; also when not every second message is one of the assistant, from the first to
+                the last, or when the chat template changes a turn once others follow it.
+        """
+        own, others = turns[::2], turns[1::2]
+        roles = [each.get("role") for each in own], [each.get("role") for each in others]
+        if len(own) != len(others) + 1 or set(roles[0]) != {"assistant"} or "assistant" in roles[1]:
+            raise BadTrainingError(
+                f"The dialogue {_short(turns)} after the prompt {_short(prompt)}; "
+                "expected turns of the assistant with one message between two of them."
+            )
+        encoded = self.encode(prompt, own[:1])
+        completion, heard = encoded.completion, set[int]()
+        text = self._asked(prompt) + own[0]["content"] + self.tokenizer.eos_token
+        for at in range(2, len(turns), 2):
+            asked = self._asked([*prompt, *turns[:at]])
+            if not asked.startswith(text):
+                raise BadTrainingError(
+                    f"The chat template writes {asked[-80:]!r} where the turns before it were {text[-80:]!r}. "
+                    "Take a model whose template leaves earlier turns as they were said."
+                )
+            between = self._ids(asked.removeprefix(text))
+            heard |= set(range(len(completion), len(completion) + len(between)))
+            completion = [*completion, *between, *self._turn(turns[at]["content"])]
+            text = asked + turns[at]["content"] + self.tokenizer.eos_token
+        return Encoded(encoded.prompt, completion, frozenset(heard))
+
+    def _asked(self, messages: Sequence[Row]) -> str:
+        text: str = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        return text
+
+    def _turn(self, text: str) -> list[int]:
+        return [*self._ids(text), self.tokenizer.eos_token_id]
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -265,9 +308,15 @@ def close_folder(out: Path, begun: Journal, curve: Sequence[Step], peak_bytes: i
     return result(out, ended)
 
 
+def read_curve(folder: Path) -> tuple[Step, ...]:
+    """The steps of the training whose adapter lies in `folder`; empty where none was kept."""
+    file = folder / CURVE
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return tuple(Step(**json.loads(line)) for line in lines)
+
+
 def result(out: Path, ended: Journal) -> Trained:
-    lines = (out / CURVE).read_text(encoding="utf-8").splitlines()
-    curve = tuple(Step(**json.loads(line)) for line in lines)
+    curve = read_curve(out)
     assert curve
     assert ended.peak_bytes is not None
     return Trained(out, curve, ended.rows, ended.left_out, ended.peak_bytes)

@@ -37,6 +37,7 @@ from evolvent.memory.weights.loop import load
 from evolvent.memory.weights.training import Row, Step, Training
 
 BATCH = 8
+_AS_IT_IS = sft.Batches.__call__
 WORDS = ["iron", "rust", "kettle", "lamp", "rope", "wheel", "door", "clay", "glass", "tin", "oil", "cloth", "wax"]
 
 
@@ -72,14 +73,7 @@ class Ways:
         self._resumed = time.perf_counter()
 
     def recording(self, batches: sft.Batches, items: Sequence[sft.Item]) -> dict[str, Any]:
-        forwards = list(batches.cut(items))
-        self.batches.append(
-            {
-                "forwards": forwards,
-                "completion_tokens": sum(len(item["completion"]) for item in items),
-                "tokens": sum(len(item["prompt"]) + len(item["completion"]) for item in items),
-            }
-        )
+        self.batches.append(_AS_IT_IS(batches, items))
         return self.batches[-1]
 
     def after(self, step: Step) -> None:
@@ -96,7 +90,7 @@ class Ways:
         for name, losses in ways.items():
             start = time.perf_counter()
             for loss in losses:
-                loss().backward()  # type: ignore[no-untyped-call]
+                loss().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad()

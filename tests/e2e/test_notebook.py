@@ -9,6 +9,7 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from tiny_llama import write_base
 
 from evolvent.memory import cache
 
@@ -22,12 +23,14 @@ SIZES = {
     "01_first_episode": {"MODEL": "scripted:script.yaml", "TASKS": "2", "EVAL": "4", "GENERATIONS": "1"},
     # The least in which a rule is proved, recalled and withheld.
     "02_memory": {"TASKS": "24", "EVAL": "2", "GENERATIONS": "2"},
+    "03_distill": {"MODEL": "hf:base", "TASKS": "4", "EVAL": "2", "GENERATIONS": "1", "STEPS": "2"},
 }
 SHOWN = {
     "01_first_episode": ["observation"],
     "02_memory": ["**utility**", "activate at 1/gate", "live records", "hand/retire - reverted"],
+    "03_distill": ["examples from 8 training episodes", "adapter alone", "nats per token off", "restored:"],
 }
-NEEDS_EMBEDDER = {"01_first_episode"}
+NEEDS_EMBEDDER = {"01_first_episode", "03_distill"}
 
 
 def outputs(notebook: Any) -> str:
@@ -41,6 +44,7 @@ def test_every_cell_runs_at_a_tiny_size(path: Path, tmp_path: Path, monkeypatch:
     if path.stem in NEEDS_EMBEDDER and cache.find("minilm") is None:
         pytest.skip("the embedder is not here: `evolvent models pull minilm`")
     (tmp_path / "script.yaml").write_text(SCRIPT)
+    write_base(tmp_path / "base")
     for name, value in {
         **SIZES[path.stem],
         **{"RUN": "run", "IPYTHONDIR": str(tmp_path / "ipython"), "JUPYTER_PREFER_ENV_PATH": "1"},

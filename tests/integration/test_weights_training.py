@@ -24,7 +24,7 @@ from evolvent.memory.quiet import quiet_transformers
 from evolvent.memory.weights import loop
 from evolvent.memory.weights.loop import rows_at_once
 from evolvent.memory.weights.preference import train_dpo, train_kto
-from evolvent.memory.weights.sft import Batches, as_item, train_sft, weighed, weighted_nll
+from evolvent.memory.weights.sft import Batches, as_item, joined, train_sft, weighed, weighted_nll
 from evolvent.memory.weights.training import Encoder, Row, Step, Trained, Training
 
 TOOLS = ("hammer", "oil can", "file")
@@ -149,6 +149,28 @@ def test_a_weight_of_two_counts_as_much_as_having_the_row_twice(base: str) -> No
     assert loss([(0, 1), (1, 2), (2, 1)]) != pytest.approx(loss([(0, 1), (1, 1), (2, 1)]), rel=1e-3)
 
 
+def test_the_turns_of_an_episode_are_one_sequence_with_the_same_loss_and_gradient(base: str) -> None:
+    encoder, model = Encoder(base), plain(base)
+    turns = [message("system", "Mend."), message("user", "A crack.")]
+    rows = []
+    for said, heard in (("Glue.", "It worked. Rust?"), ("Oil.", "It worked. Soot?"), ("Wax.", "")):
+        rows.append({"prompt": list(turns), "completion": [message("assistant", said)]})
+        turns += [message("assistant", said), message("user", heard)]
+    rows.insert(1, {"prompt": rows[1]["prompt"], "completion": [message("assistant", "Saw.")]})
+    items = [as_item(encoder.encode(row["prompt"], row["completion"]), 1.0) for row in rows]
+    sequences = joined(items)
+    assert [len(each["ids"]) for each in sequences] == [len(items[1]["ids"]), len(items[3]["ids"])]
+    results = []
+    for each in (items, sequences):
+        batch = Batches(10_000, padding=0)(each)
+        loss = sum(weighted_nll(model, forward) for forward in batch["forwards"])
+        model.zero_grad()
+        loss.backward()
+        results.append((loss.item(), model.model.layers[0].mlp.up_proj.weight.grad.clone()))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    assert torch.allclose(results[0][1], results[1][1], rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("weight", [0, -1, math.nan, math.inf])
 def test_a_weight_that_is_not_above_zero_is_refused(base: str, tmp_path: Path, weight: float) -> None:
     with pytest.raises(BadTrainingError, match="expected a number above 0"):
@@ -204,7 +226,7 @@ def test_the_validation_loss_is_measured_with_every_checkpoint_as_nats_per_token
     tokens = sum(len(Encoder(base).encode(row["prompt"], row["completion"]).completion) for row in ROWS[:4])
     expected = sum(nll(model, base, row["prompt"], row["completion"]) for row in ROWS[:4]) / tokens
     assert measured[-1] == pytest.approx(expected, rel=1e-5)
-    assert measured[-1] < measured[1]  # type: ignore[operator]
+    assert measured[-1] < measured[1]  # type: ignore[operator]  # neither is None, as asserted above
 
 
 @pytest.mark.parametrize("variant", ["dora", "rslora"])

@@ -21,7 +21,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_generation_goes_through_every_phase_in_turn(run: Path) -> None:
-    phases = ["tasks", "solve", "feedback", "reflect", "remember", "gate", "evaluate"]
+    phases = ["tasks", "solve", "feedback", "reflect", "remember", "gate", "distil", "evaluate"]
     assert visited(run) == ["baseline", *phases, *phases]
 
 
