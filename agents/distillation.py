@@ -25,6 +25,7 @@ from evolvent.agents.evaluation.statistics import paired
 from evolvent.agents.evolution import keep
 from evolvent.agents.models.role import RoleModel
 from evolvent.agents.solutions.act import Policy
+from evolvent.agents.solutions.rehearsal import rehearsed
 from evolvent.agents.solutions.seats import bare
 from evolvent.agents.weights import Method, active_adapter, served, train
 from evolvent.environments.types import Trajectory
@@ -44,6 +45,8 @@ class Distillation(Training):
     method: Method = "sft"
     only: Literal["success", "rewarded"] = "rewarded"
     """Steps to imitate (`sft` and `kto`): those of successful episodes, or those that were rewarded, in any episode."""
+    rehearse: int = Field(32, ge=0)
+    """Exchanges of the base model with itself that are mixed in (`sft`), so that it forgets less."""
     stages: int = Field(1, ge=1)
     """The epochs, or steps, are trained in so many parts. After each of them validation episodes are played without
     memory; the first part that brings nothing more is left out, with those after it (early stopping)."""
@@ -63,7 +66,7 @@ class Distillation(Training):
     @property
     def key(self) -> str:
         """Eight hex digits that tell these settings from others."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:8]
+        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:8]
 
 
 Remembering = Callable[[RoleModel], Mapping[str, Policy]]
@@ -124,6 +127,8 @@ async def distil(context: Context, config: Distillation, remembering: Rememberin
     done = ledger.memo(f"{generation}/{step}")
     if done is not None:
         return _DISTILLED.validate_json(done)
+    if config.rehearse and config.method == "sft":
+        dataset = join(dataset.name, dataset, await rehearsed(context, config.rehearse, generation=generation))
     adapter = await _trained(context, config, f"{name}-{config.key}", dataset, generation)
     acting = active_adapter(context)
     evidence = await _gate(context, config, adapter, acting, generation)

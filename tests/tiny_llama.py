@@ -20,7 +20,7 @@ TEMPLATE = (
 def write_base(folder: Path, *, seed: int = 0, **settings: Any) -> str:
     """Weights and a tokenizer in `folder`, as a path."""
     vocabulary = {
-        token: i for i, token in enumerate(["<|im_start|>", "<|im_end|>", *pre_tokenizers.ByteLevel.alphabet()])
+        token: i for i, token in enumerate(["<|im_start|>", "<|im_end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
     }
     tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -138,15 +138,15 @@ def run(build: Callable[[], Any], out: Path, begun: Journal, *, on_step: OnStep 
     """
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    with _own_randomness(), quiet_transformers(), _errors_only():
+    with own_randomness(), quiet_transformers(), errors_only():
         trainer = build()
         trainer.remove_callback(PrinterCallback)
         report = _Report(out / CURVE, on_step)
         trainer.add_callback(report)
         checkpoint = _last_checkpoint(out / CHECKPOINTS, before=trainer.args.max_steps)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    _save(trainer.accelerator.unwrap_model(trainer.model), out)
-    return close_folder(out, begun, report.curve, _peak_bytes())
+    save_adapter(trainer.accelerator.unwrap_model(trainer.model), out)
+    return close_folder(out, begun, report.curve, peak_memory())
 
 
 class _Report(TrainerCallback):
@@ -209,7 +209,7 @@ def _last_checkpoint(folder: Path, *, before: int) -> Path | None:
     return None
 
 
-def _save(model: Any, out: Path) -> None:
+def save_adapter(model: Any, out: Path) -> None:
     """The adapter and its settings, and nothing else of what PEFT writes. The same adapter gives the same bytes.
 
     Raises:
@@ -227,7 +227,7 @@ def _save(model: Any, out: Path) -> None:
 
 
 @contextmanager
-def _own_randomness() -> Iterator[None]:
+def own_randomness() -> Iterator[None]:
     """TRL seeds the generators that everybody shares."""
     states = random.getstate(), np.random.get_state()
     devices: Sequence[int] = range(torch.cuda.device_count())
@@ -240,7 +240,7 @@ def _own_randomness() -> Iterator[None]:
 
 
 @contextmanager
-def _errors_only() -> Iterator[None]:
+def errors_only() -> Iterator[None]:
     """The trainer warns of what we chose, such as how old checkpoints are found."""
     switch: Any = transformers.utils.logging  # untyped
     before = switch.get_verbosity()
@@ -255,7 +255,7 @@ def _bf16() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
 
 
-def _peak_bytes() -> int:
+def peak_memory() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024

@@ -22,13 +22,14 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from evolvent.memory.errors import BadTrainingError
 from evolvent.memory.weights.loop import Offline, arguments, load, run
+from evolvent.memory.weights.regularize import kl_to_base
 from evolvent.memory.weights.training import Encoded, Encoder, OnStep, Row, Trained, Training, fit, journal, open_folder
 
 _FORWARD_COST = 48
 """What a forward and its backward cost beside their tokens, in tokens."""
 
 Item = dict[str, Any]
-"""Of the trainer's data set: `ids` of a sequence's tokens, and `weights`, what each counts in the loss: 0 for prompts."""
+"""Of the trainer's data set: `ids` of a sequence's tokens, and `weights`, what each counts in the loss (prompts: 0)."""
 Forward = dict[str, Tensor | None]
 """Token ids, their mask (None where nothing is padding) and what each of the last tokens weighs in the loss."""
 
@@ -91,6 +92,7 @@ def train_sft(
             peft_config=lora,
         )
         trainer.held_out = list(batches.cut(held_out))
+        trainer.kl = config.kl
         return trainer
 
     return run(build, out, begun, on_step=on_step)
@@ -179,8 +181,12 @@ def _length(item: Item) -> int:
     return len(item["ids"])
 
 
-def weighted_nll(model: Any, forward: Forward) -> Tensor:
-    """Of the completions' tokens, in nats, each times its weight; the sum."""
+def weighted_nll(model: Any, forward: Forward, *, kl: float = 0.0) -> Tensor:
+    """Of the completions' tokens, in nats, each times its weight; the sum.
+
+    Args:
+        kl: how much a nat of KL(base ‖ tuned) at one of these tokens adds to it.
+    """
     ids_BT, weights_BK = forward["ids"], forward["weights"]
     assert ids_BT is not None
     assert weights_BK is not None
@@ -189,7 +195,8 @@ def weighted_nll(model: Any, forward: Forward) -> Tensor:
     in_loss_BK = weights_BK > 0
     logits_NV = output.logits[:, :-1][in_loss_BK].float()
     nll_N = functional.cross_entropy(logits_NV, ids_BT[:, -counts:][in_loss_BK], reduction="none")
-    return nll_N @ weights_BK[in_loss_BK]
+    nll = nll_N @ weights_BK[in_loss_BK]
+    return nll + kl * kl_to_base(model, logits_NV, ids_BT, forward["mask"], in_loss_BK) if kl else nll
 
 
 class _Trainer(Offline, SFTTrainer):
@@ -197,6 +204,7 @@ class _Trainer(Offline, SFTTrainer):
 
     model: Any
     held_out: Sequence[Forward] = ()
+    kl = 0.0
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         self._total_train_tokens += inputs["tokens"]
@@ -209,7 +217,7 @@ class _Trainer(Offline, SFTTrainer):
         self, model: Any, inputs: Forward, return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         assert num_items_in_batch is not None
-        return weighted_nll(model, inputs) / num_items_in_batch
+        return weighted_nll(model, inputs, kl=self.kl) / num_items_in_batch
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         step = self.state.global_step

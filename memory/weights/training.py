@@ -52,6 +52,9 @@ class Training(BaseModel):
     """LoRA (arXiv 2106.09685), DoRA (2402.09353) or rank-stabilised LoRA (2312.03732)."""
     targets: tuple[str, ...] = ()
     """Ends of the names of the linear layers to adapt; empty takes all but the output layer."""
+    kl: float = Field(0, ge=0)
+    """Of supervised training: what a nat of KL(base ‖ tuned) at a token adds to the loss. Keeps the model near its
+    base, and costs a second forward."""
     save_every: int = Field(50, ge=1)
     """Steps between checkpoints."""
     seed: int = Field(0, ge=0)

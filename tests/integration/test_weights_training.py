@@ -229,6 +229,16 @@ def test_the_validation_loss_is_measured_with_every_checkpoint_as_nats_per_token
     assert measured[-1] < measured[1]  # type: ignore[operator]  # neither is None, as asserted above
 
 
+def test_a_price_on_leaving_the_base_keeps_the_adapter_nearer_to_it(base: str, tmp_path: Path) -> None:
+    def moved(kl: float) -> float:
+        done = train_sft(base, ROWS, tmp_path / str(kl), CONFIG.model_copy(update={"kl": kl}))
+        rows = [(row["prompt"], row["completion"]) for row in ROWS]
+        return sum(nll(plain(base), base, *row) - nll(tuned(base, done.folder), base, *row) for row in rows)
+
+    free, near = moved(0.0), moved(20.0)
+    assert free > 2 * abs(near)
+
+
 @pytest.mark.parametrize("variant", ["dora", "rslora"])
 def test_variants_of_lora_are_trained_and_named_in_the_adapters_settings(
     base: str, tmp_path: Path, variant: str

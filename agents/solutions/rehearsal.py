@@ -1,0 +1,56 @@
+"""What the model can do already, in its own words, to be practised while it learns something new.
+
+The model asks itself and answers itself before it is trained (self-synthesized rehearsal, arXiv 2403.01244; the paper
+shows it examples of earlier tasks, here it is shown none, for a base model has no earlier task).
+"""
+
+from __future__ import annotations
+
+import json
+
+from evolvent.agents.context import Context
+from evolvent.agents.errors import ModelCallError
+from evolvent.agents.evolution import once
+from evolvent.agents.types import CallTag, derive_seed
+from evolvent.environments.types import Message
+from evolvent.memory.weights.dataset import DataSet
+from evolvent.memory.weights.mixing import rehearsal
+
+_THEMES = (
+    "a sum", "a difference", "a list", "a place", "a word", "an animal", "a story", "a letter", "the weather",
+    "a number", "a recipe", "history", "a poem", "a plan", "a machine", "a rule of grammar",
+)  # fmt: skip
+
+
+async def rehearsed(context: Context, n: int, *, generation: int, tokens: int = 48) -> DataSet:
+    """Up to `n` exchanges of the base model with itself: a question it wrote, and its greedy answer.
+
+    Args:
+        tokens: of an answer at most; one that is cut off there is left as it is.
+    """
+    model = context.model("actor")
+
+    async def one(index: int) -> tuple[str, str] | None:
+        async def ask() -> str:
+            tag = CallTag("actor", "train", generation, purpose="rehearse", episode=key)
+            about = f"Write one short question about {_THEMES[index % len(_THEMES)]}. Write the question only."
+            seed = derive_seed(context.seed, "rehearse", generation, index)
+            try:
+                asked = await model.generate([_said(about)], tag, temperature=0.8, max_tokens=24, seed=seed)
+                question = asked.text.strip().splitlines()[0].strip() if asked.text.strip() else ""
+                answered = await model.generate([_said(question)], tag, max_tokens=tokens) if question else None
+            except ModelCallError:
+                return json.dumps(None)  # one exchange less; the trace has the cause
+            return json.dumps((question, answered.text.strip()) if answered and answered.text.strip() else None)
+
+        key = f"{generation}/rehearse/{index}"
+        found = json.loads(await once(context, key, ask))
+        return (found[0], found[1]) if found else None
+
+    context.say(f"generation {generation}: {n} questions to rehearse")
+    found = await context.rollouts.calls(one(index) for index in range(n))
+    return rehearsal(each for each in found if each is not None)
+
+
+def _said(text: str) -> Message:
+    return Message("user", "task", text)
