@@ -24,6 +24,7 @@ FORMS = (
     "hf:PATH_OR_ID+ADAPTER",
     "openai:MODEL@BASE_URL",
     "vllm:MODEL",
+    "vllm:MODEL@BASE_URL",
     "scripted:FILE",
 )
 
@@ -149,10 +150,14 @@ def _openai(rest: str, seed: int) -> BaseChatModel:
 
 
 def _vllm(rest: str, seed: int) -> BaseChatModel:
-    from evolvent.agents.models.vllm import VllmChatModel
-
     model, base_url = _at(rest)
-    return VllmChatModel(model=model, base_url=base_url)
+    if base_url is not None:
+        from evolvent.agents.models.vllm import VllmChatModel
+
+        return VllmChatModel(model=model, base_url=base_url)
+    from evolvent.agents.models.vllm_engine import VllmEngineModel
+
+    return VllmEngineModel(path=model, seed=seed)
 
 
 def _at(rest: str) -> tuple[str, str | None]:

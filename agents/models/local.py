@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, ChatMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import Field, PrivateAttr
@@ -21,13 +21,11 @@ from pydantic import Field, PrivateAttr
 from evolvent.agents.errors import BadAdapterError, ModelUnavailableError
 from evolvent.agents.models.batching import Batcher
 from evolvent.agents.models.protocol import Scores
-from evolvent.agents.models.tokens import ChatTokenizer, Prompt, Turn
+from evolvent.agents.models.tokens import ChatTokenizer, Turn, check_window, turns_of
 
 if TYPE_CHECKING:
     from evolvent.agents.models.engine import Choice, Draft, Engine
     from evolvent.agents.models.lora import Adapter
-
-_ROLES = {"system": "system", "human": "user", "ai": "assistant", "tool": "tool"}
 
 
 class LocalChatModel(BaseChatModel):
@@ -98,6 +96,18 @@ class LocalChatModel(BaseChatModel):
         view.load()
         return view
 
+    def with_weights(self, folder: str | Path) -> LocalChatModel:
+        """A model like this one over the weights in `folder`, loaded now; it shares nothing with this one.
+
+        Raises:
+            ModelUnavailableError: they are not there, or not of a kind this engine runs.
+        """
+        other = LocalChatModel(
+            path=str(folder), cache_bytes=self.cache_bytes, max_tokens=self.max_tokens, seed=self.seed
+        )
+        other.load()
+        return other
+
     def remove_adapter(self) -> None:
         """Free the adapter's weights; later calls of this model fail. What the cache keeps of it is the first to go."""
         if self._lora is not None:
@@ -107,7 +117,7 @@ class LocalChatModel(BaseChatModel):
         return len(self._weights.tokenizer.encode(text))
 
     async def logprobs(self, messages: Sequence[BaseMessage], continuations: Sequence[str]) -> Scores:
-        request = _Scoring(_turns(messages), tuple(continuations), self._lora)
+        request = _Scoring(turns_of(messages), tuple(continuations), self._lora)
         scores = await asyncio.wrap_future(self._batcher.submit(request))
         assert isinstance(scores, Scores)
         return scores
@@ -141,7 +151,7 @@ class LocalChatModel(BaseChatModel):
     ) -> Future[AIMessage | Scores]:
         return self._batcher.submit(
             _Writing(
-                _turns(messages),
+                turns_of(messages),
                 tuple(stop or ()),
                 temperature,
                 self.max_tokens if max_tokens is None else max_tokens,
@@ -256,14 +266,14 @@ class _Weights:
                 f"Continuations {list(request.continuations)!r}; expected one or more, none of them empty."
             )
         prompt = self.tokenizer.prompt(request.turns)
-        _check_window(prompt, max(map(len, options)), window)
+        check_window(prompt, max(map(len, options)), window)
         return Choice(prompt, options, adapter)
 
     def _draft(self, request: _Writing, window: int, adapter: Adapter | None) -> Draft:
         from evolvent.agents.models.engine import Draft
 
         prompt = self.tokenizer.prompt(request.turns)
-        _check_window(prompt, 1, window)
+        check_window(prompt, 1, window)
         if request.max_tokens < 1:
             raise ValueError(f"max_tokens is {request.max_tokens}; expected at least 1.")
         # A token may be less than a character, never less than a byte.
@@ -289,26 +299,6 @@ class _Weights:
                 output_tokens=len(written),
                 total_tokens=draft.prompt.length + len(written),
             ),
-        )
-
-
-def _turns(messages: Sequence[BaseMessage]) -> tuple[Turn, ...]:
-    if not messages:
-        raise ValueError("No messages; expected at least one.")
-    turns = []
-    for message in messages:
-        role = message.role if isinstance(message, ChatMessage) else _ROLES.get(message.type)
-        if role is None:
-            raise ValueError(f"A message of type {message.type!r}; expected one of {', '.join(_ROLES)}.")
-        turns.append((role, str(message.text)))
-    return tuple(turns)
-
-
-def _check_window(prompt: Prompt, more: int, window: int) -> None:
-    if prompt.length + more > window:
-        raise ValueError(
-            f"The prompt has {prompt.length} tokens and needs room for {more}; the model's window is {window}. "
-            "Shorten the history or the memory."
         )
 
 

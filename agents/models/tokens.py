@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
+from langchain_core.messages import BaseMessage, ChatMessage
 
 Tokens = tuple[int, ...]
 Turn = tuple[str, str]
 """Role and text."""
 
+_ROLES = {"system": "system", "human": "user", "ai": "assistant", "tool": "tool"}
 _LONGEST_CHUNK = 512
 """Tokens computed in one forward: bounds the memory of a long prompt."""
 
@@ -91,3 +93,31 @@ class ChatTokenizer:
         text = self._tokenizer.decode(ids, skip_special_tokens=True)
         assert isinstance(text, str)
         return text
+
+
+def turns_of(messages: Sequence[BaseMessage]) -> tuple[Turn, ...]:
+    """
+    Raises:
+        ValueError: no message, or one of a role that no chat template knows.
+    """
+    if not messages:
+        raise ValueError("No messages; expected at least one.")
+    turns = []
+    for message in messages:
+        role = message.role if isinstance(message, ChatMessage) else _ROLES.get(message.type)
+        if role is None:
+            raise ValueError(f"A message of type {message.type!r}; expected one of {', '.join(_ROLES)}.")
+        turns.append((role, str(message.text)))
+    return tuple(turns)
+
+
+def check_window(prompt: Prompt, more: int, window: int) -> None:
+    """
+    Raises:
+        ValueError: the prompt and `more` tokens are longer than the model's window.
+    """
+    if prompt.length + more > window:
+        raise ValueError(
+            f"The prompt has {prompt.length} tokens and needs room for {more}; the model's window is {window}. "
+            "Shorten the history or the memory."
+        )

@@ -1,6 +1,6 @@
 """The wire format of a vLLM server, spoken by a small one over bytes: which tokens are asked for, which are read.
 
-It stands in for the real engine, which needs a package of several hundred megabytes.
+It stands in for the real engine, whose packages fill gigabytes; `tests/with_vllm` asks that one.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.messages import HumanMessage
 
+from evolvent.agents.errors import BadAdapterError
 from evolvent.agents.models.openai import GarbledAnswerError
 from evolvent.agents.models.protocol import Scorer
 from evolvent.agents.models.vllm import VllmChatModel
@@ -27,6 +29,10 @@ class ByteServer(BaseHTTPRequestHandler):
         if self.path == "/tokenize":
             text = body["prompt"] if "prompt" in body else "".join(m["content"] for m in body["messages"]) + ">"
             answer: dict[str, Any] = {"tokens": list(text.encode())}
+        elif self.path == "/v1/chat/completions":
+            answer = {"choices": [{"message": {"content": json.dumps(body)}, "finish_reason": "stop"}]}
+        elif self.path != "/v1/completions":
+            return self.send_error(404)  # as a server answers that takes no adapters while it runs
         elif body["model"] == "silent":
             answer = {"choices": []}
         else:
@@ -65,6 +71,18 @@ async def test_the_tokens_of_a_continuation_are_scored_behind_the_whole_prompt(u
     scores = await model.logprobs([HumanMessage("abc")], ["xy", "z"])
     assert scores.logprobs == ((-4.0, -5.0), (-4.0,))
     assert scores.tokens_in == len("abc>") + len("xy") + len("z")
+
+
+async def test_a_call_that_says_nothing_is_greedy_like_the_embedded_models(url: str) -> None:
+    model = VllmChatModel(model="bytes", base_url=url)
+    heard = [json.loads((await model.ainvoke("Hello", **given)).text) for given in ({}, {"temperature": 0.7})]
+    assert [body["temperature"] for body in heard] == [0, 0.7]
+    assert heard[0]["repetition_penalty"] == heard[0]["top_p"] == 1
+
+
+def test_a_server_that_takes_no_adapters_is_told_how_to_be_started(url: str, tmp_path: Path) -> None:
+    with pytest.raises(BadAdapterError, match="--enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"):
+        VllmChatModel(model="bytes", base_url=url).with_adapter(tmp_path / "law@0123456789ab")
 
 
 async def test_an_answer_without_log_probabilities_is_garbled(url: str) -> None:

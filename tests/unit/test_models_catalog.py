@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from evolvent.agents.models import catalog
 from evolvent.agents.models.local import LocalChatModel
 from evolvent.agents.models.openai import EndpointChatModel
 from evolvent.agents.models.scripted import ScriptedChatModel
+from evolvent.agents.models.vllm import VllmChatModel
 
 
 def test_an_unknown_model_is_told_what_is_known_and_what_is_near() -> None:
@@ -48,8 +50,15 @@ def test_the_hosted_endpoint_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> Non
         catalog.resolve("openai:some-model")
 
 
-def test_vllm_without_a_server_says_how_to_start_one() -> None:
-    with pytest.raises(ModelUnavailableError, match="vllm serve some/model"):
+def test_a_vllm_server_is_named_by_its_url() -> None:
+    model = catalog.resolve("vllm:some/model@http://127.0.0.1:9/v1")
+    assert isinstance(model, VllmChatModel)
+    assert (model.model, model.base_url) == ("some/model", "http://127.0.0.1:9/v1")
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here; it starts in `make test-vllm`")
+def test_vllm_without_the_package_and_without_a_server_says_how_to_get_either() -> None:
+    with pytest.raises(ModelUnavailableError, match=r"pip install 'evolvent\[vllm\]'.*vllm:some/model@http"):
         catalog.resolve("vllm:some/model")
 
 
