@@ -66,11 +66,12 @@ $(VLLM_ENV)/.installed: pyproject.toml constraints.txt
 
 systems-smoke: install  ## every implemented recipe with the small preset, at most three minutes each
 	out=runs/smoke-$$(date +%Y%m%d-%H%M%S); failed=; \
-	for recipe in $$($(BIN)/python -c 'from evolvent.agents.recipes.catalog import implemented; print(*implemented())'); do \
-		echo "== $$recipe"; \
-		timeout 180 $(BIN)/evolvent run $$recipe --preset small --tasks 4 --eval 8 --generations 2 --out $$out/$$recipe \
-			|| failed+=" $$recipe"; \
-	done; \
+	while read -r recipe env; do \
+		echo "== $$recipe on $$env"; \
+		timeout 180 $(BIN)/evolvent run $$recipe --env $$env --preset small --tasks 4 --eval 8 --generations 2 \
+			--out $$out/$$recipe < /dev/null || failed+=" $$recipe"; \
+	done < <($(BIN)/python -c 'from evolvent.agents.recipes.catalog import implemented, load_recipe; \
+		print(*(f"{each} {load_recipe(each).ENVIRONMENTS[0]}" for each in implemented()), sep="\n")'); \
 	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 distill-demo: install  ## a run of lamarck becomes weights: SEED=n; its last line is JSON

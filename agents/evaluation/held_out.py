@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evolvent.agents.context import Context
 from evolvent.agents.episode import Job
 from evolvent.agents.evaluation.statistics import interval
+from evolvent.agents.rollout import Episode
 from evolvent.agents.solutions.act import Policy
 from evolvent.environments.types import Cost, Phase
 from evolvent.memory.types import Interval
@@ -43,6 +44,11 @@ async def evaluate_held_out(
     tasks = context.tasks("test", context.objective.evaluated, world)
     jobs = [Job(task, policies, phase, generation, arm=arm, seed=context.seed) for task in tasks]
     episodes = await context.rollouts.run(context.objective.environment_at(world), jobs)
+    return evaluation(jobs, episodes, player=player, seed=context.seed)
+
+
+def evaluation(jobs: Sequence[Job], episodes: Sequence[Episode], *, player: str = "", seed: int) -> Evaluation:
+    """Of episodes that were played, one on each task; see `evaluate_held_out`."""
     scores: dict[str, tuple[float, ...]] = {}
     cost, dropped, solved = Cost(), 0, 0
     for job, episode in zip(jobs, episodes, strict=True):
@@ -53,5 +59,5 @@ async def evaluate_held_out(
         seats = [each.outcome.score for each in episode if player in ("", each.player)]
         scores[job.task.id] = (sum(seats) / len(seats),)
         solved += all(each.outcome.success for each in episode)
-    success = interval(scores, seed=context.seed)
+    success = interval(scores, seed=seed)
     return Evaluation(scores, success, solved / max(1, len(scores)), cost, dropped)

@@ -29,6 +29,8 @@ class Policy:
     """Subtract what the options score under a prompt that says nothing of the situation (PMI)."""
     max_reply_tokens: int = 48
     """Of a generated action."""
+    stop: tuple[str, ...] = ()
+    """A generated action ends where one of these begins."""
     window_tokens: int = 6000
     """Oldest turns leave the prompt beyond this, estimated at four characters a token."""
     stop_on_repeat: bool = False
@@ -164,6 +166,7 @@ async def _generate(
         tag,
         temperature=policy.temperature,
         max_tokens=policy.max_reply_tokens,
+        stop=policy.stop,
         seed=rng.getrandbits(31),
     )
     action, known = read_action(reply.text, observation)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,14 +96,41 @@ def measure(
             trained = models.logprobs(prompt, tokens, _TRAINED)
             known = {name: models.logprobs(prompt, tokens, name) for name in (BASE, *rivals)}
             candidates.append(Canary(tuple(dict(m) for m in messages), completion, trained, known))
-    # Stable, so equal candidates keep the order of the prompts.
-    kept = tuple(sorted(candidates, key=lambda canary: -separation([canary]))[:keep])
-    if separation(kept) < CLEAR:
-        raise BadCanariesError(
-            f"The adapter {str(adapter)!r} is told from its nearest rival by {separation(kept):.3f} nats per token on "
-            f"{len(candidates)} prompts; expected {CLEAR} or more. Give prompts it was trained on, or train it longer."
+    return _kept(candidates, adapter, keep)
+
+
+def measure_merged(
+    base: str | Path,
+    folder: str | Path,
+    prompts: Sequence[Messages],
+    *,
+    completions: Sequence[str],
+    rivals: Mapping[str, str | Path] = {},
+    keep: int = 8,
+) -> tuple[Canary, ...]:
+    """The same for a folder of full weights that adapters of that base were merged into; see `measure`.
+
+    Raises:
+        BadCanariesError: as `measure`.
+    """
+    asked = list(zip(prompts, completions, strict=True))
+    names = (BASE, *rivals)
+    models = _Models(base, rivals)
+    known = [
+        {name: models.logprobs(models.prompt(messages), models.encode(text), name) for name in names}
+        for messages, text in asked
+    ]
+    models = _Models(folder, {})
+    candidates = [
+        Canary(
+            tuple(dict(m) for m in messages),
+            text,
+            models.logprobs(models.prompt(messages), models.encode(text), BASE),
+            theirs,
         )
-    return kept
+        for (messages, text), theirs in zip(asked, known, strict=True)
+    ]
+    return _kept(candidates, folder, keep)
 
 
 def write(folder: str | Path, canaries: Sequence[Canary]) -> Path:
@@ -133,6 +161,17 @@ def read(folder: str | Path) -> tuple[Canary, ...]:
     if not canaries or not all(BASE in canary.rivals for canary in canaries):
         raise BadCanariesError(f"{str(path)!r} has no canary, or one without its base. Measure them again.")
     return canaries
+
+
+def _kept(candidates: Sequence[Canary], weights: str | Path, keep: int) -> tuple[Canary, ...]:
+    # Stable, so equal candidates keep the order of the prompts.
+    kept = tuple(sorted(candidates, key=lambda canary: -separation([canary]))[:keep])
+    if separation(kept) < CLEAR:
+        raise BadCanariesError(
+            f"The adapter {str(weights)!r} is told from its nearest rival by {separation(kept):.3f} nats per token on "
+            f"{len(candidates)} prompts; expected {CLEAR} or more. Give prompts it was trained on, or train it longer."
+        )
+    return kept
 
 
 _TRAINED = "\0trained"
@@ -188,7 +227,7 @@ class _Models:
         ids = self._torch.tensor([prompt + tokens])
         with self._torch.inference_mode():
             if name == BASE:
-                with self._model.disable_adapter():
+                with self._model.disable_adapter() if self._slots else nullcontext():
                     logits = self._model(input_ids=ids).logits
             else:
                 self._model.set_adapter(self._slots[name])

@@ -14,8 +14,9 @@ from itertools import permutations
 from statistics import fmean
 from typing import Literal
 
-from evolvent.environments.types import Phase, Step, Trajectory, merge
-from evolvent.memory.weights.dataset import DataSet, Example, Messages, Origin, Preference, ordered
+from evolvent.environments.types import Phase, Step, Trajectory, conversation, merge
+from evolvent.environments.types import Preference as EpisodePair
+from evolvent.memory.weights.dataset import DataSet, Example, Messages, Origin, Preference, Reply, ordered
 
 InPrompt = Literal["stripped", "kept"]
 """What memory said (the text before the task, the hints after observations): left out, or as it was."""
@@ -119,6 +120,38 @@ def preferences(
     return ordered(name, items)
 
 
+def asked(trajectories: Iterable[Trajectory], *, name: str = "asked", phases: Collection[Phase] = _TRAINING) -> DataSet:
+    """What episodes began with, for training by reward; the completion is what was said to it then, good or bad."""
+    return ordered(
+        name,
+        (
+            Example(prompt(each, 0), each.steps[0].reply, task=_task(each), origins=(Origin(each.id, 0),))
+            for each in _sound(trajectories, phases)
+        ),
+    )
+
+
+def dialogues(
+    pairs: Iterable[EpisodePair], *, name: str = "dialogues", phases: Collection[Phase] = _TRAINING
+) -> DataSet:
+    """Preferences between whole episodes (ETO, arXiv 2403.02502), with memory stripped from the prompts.
+
+    The prompt is what both begin with: instructions, task and first observation. The replies are all turns from there
+    to the agent's last word. Left out are pairs that begin differently, and those with a turn that says nothing.
+    """
+    items = []
+    for pair in pairs:
+        both = list(_sound((pair.chosen, pair.rejected), phases))
+        if len(both) < 2 or not all(step.reply for each in both for step in each.steps):
+            continue
+        if prompt(pair.chosen, 0) == prompt(pair.rejected, 0):
+            chosen, rejected = (_reply(each) for each in both)
+            made = tuple(Origin(each.id, index) for each in both for index in range(len(each.steps)))
+            task = _task(pair.chosen)
+            items.append(Preference(prompt(pair.chosen, 0), chosen, rejected, pair.margin, task=task, origins=made))
+    return ordered(name, items)
+
+
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 _Made = tuple[Trajectory, int, float]
@@ -129,6 +162,15 @@ _Situation = dict[str, list[_Made]]
 
 def _sound(trajectories: Iterable[Trajectory], phases: Collection[Phase]) -> Iterator[Trajectory]:
     return (each for each in trajectories if each.phase in phases and not each.outcome.failure)
+
+
+def _reply(trajectory: Trajectory) -> Reply:
+    """What was said and heard after the first prompt, up to the last reply."""
+    last = trajectory.steps[-1]
+    whole = conversation(trajectory.steps[:-1], last.messages)
+    heard = merge([message for message in whole if message.part != "memory"])
+    told = tuple({"role": role, "content": text} for role, text in heard[len(prompt(trajectory, 0)) :])
+    return (*told, {"role": "assistant", "content": last.reply}) if told else last.reply
 
 
 def _task(trajectory: Trajectory) -> str:

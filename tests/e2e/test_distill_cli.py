@@ -12,7 +12,19 @@ from tiny_llama import write_base
 
 from evolvent.memory.weights.adapters import Adapters
 
-QUICK = ("--set", "steps=4", "--set", "learning_rate=0.01", "--set", "pairs=8", "--eval", "4", "--no-forgetting")
+QUICK = (
+    "--set",
+    "steps=4",
+    "--set",
+    "learning_rate=0.01",
+    "--set",
+    "pairs=8",
+    "--set",
+    "rehearse=1",
+    "--eval",
+    "4",
+    "--no-forgetting",
+)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ CONFIG = RunConfig(
     evaluated=10,
     generations=2,
     embedder="hash",
-    settings={"distil_every": 2, "distillation": {"steps": 12, "learning_rate": 5e-3, "pairs": 40}},
+    settings={"distil_every": 2, "distillation": {"steps": 12, "learning_rate": 5e-3, "pairs": 40, "rehearse": 2}},
 )
 LAWS = [law.text for law in Workshop().laws()]
 
