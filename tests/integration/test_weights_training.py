@@ -372,7 +372,7 @@ def test_a_training_that_was_killed_after_its_last_step_takes_no_step_too_many(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_save", interrupted)
+        patch.setattr(loop, "save_adapter", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train_sft(base, ROWS, tmp_path, CONFIG)
     assert (tmp_path / "checkpoints" / "checkpoint-6").is_dir()
