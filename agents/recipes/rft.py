@@ -129,6 +129,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         )
         told = {
             "sft_scores": {task: list(scores) for task, scores in supervision.scores.items()},
+            "dataset": state["dataset"],
             "rows": len(kept_rows(context, state)),
         }
         return await phases.evaluate(state, runtime, seats=seats, more=told)

@@ -148,7 +148,7 @@ def test_flags_left_out_mean_what_the_config_means_by_itself() -> None:
     ("words", "expected"),
     [
         ("run lamark", "Did you mean 'lamarck'?"),
-        ("run star", "'star' has no recipe yet"),
+        ("run spin", "'spin' has no recipe yet"),
         ("run lamarck --env workshp", "Did you mean 'workshop'?"),
         ("run lamarck --env workshop:world", "expected KEY=VALUE"),
         ("run lamarck --env workshop:wrld=1", "Did you mean 'world'?"),
@@ -281,7 +281,7 @@ def test_one_system_is_shown_with_its_card_and_its_presets(evolvent: Evolvent) -
         assert part in shown.out
     plain = evolvent("systems", "show", "reflexion", "--json").json
     assert plain.keys() >= {*SYSTEM_KEYS, "card", "presets"}
-    assert "Presets" not in evolvent("systems", "show", "star").out
+    assert "Presets" not in evolvent("systems", "show", "spin").out
 
 
 def test_environments_and_weights_are_listed(evolvent: Evolvent) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -81,5 +83,8 @@ def test_the_same_figure_is_drawn_in_the_same_bytes() -> None:
 
 
 def test_drawing_leaves_the_global_interface_of_matplotlib_alone() -> None:
-    learning_curve(RESULT)
-    assert "matplotlib.pyplot" not in sys.modules
+    # In an interpreter of its own: other tests' packages import pyplot.
+    draw = "import json, sys; from evolvent.agents.plots import learning_curve; learning_curve(json.loads(sys.argv[1]))"
+    told = "print('matplotlib.pyplot' in sys.modules)"
+    command = [sys.executable, "-c", f"{draw}; {told}", json.dumps(RESULT)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "False"
