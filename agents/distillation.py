@@ -21,12 +21,13 @@ from evolvent.agents.context import Context
 from evolvent.agents.episode import Job
 from evolvent.agents.errors import SetupError
 from evolvent.agents.evaluation.gate import Side, tests_so_far, try_candidate
+from evolvent.agents.evaluation.held_out import Evaluation, evaluation
 from evolvent.agents.evaluation.statistics import paired
 from evolvent.agents.evolution import keep
 from evolvent.agents.models.role import RoleModel
 from evolvent.agents.solutions.act import Policy
 from evolvent.agents.solutions.rehearsal import rehearsed
-from evolvent.agents.solutions.seats import bare
+from evolvent.agents.solutions.seats import bare, learning_seat
 from evolvent.agents.weights import Method, active_adapter, served, train
 from evolvent.environments.types import Trajectory
 from evolvent.memory.gate import Evidence, level
@@ -190,13 +191,19 @@ async def _trained(context: Context, config: Distillation, name: str, dataset: D
 async def _bare_score(context: Context, config: Distillation, adapter: Adapter, generation: int) -> float:
     """On validation tasks, without memory; the gate plays these very episodes, and need not play them again."""
     context.say(f"validation tasks by {adapter.full_name}")
-    seats = bare(context, await served(context, adapter))
-    arm = f"bare-{adapter.full_name}"
+    policies = bare(context, await served(context, adapter))
+    played = await _played(context, config, policies, f"bare-{adapter.full_name}", generation)
+    return played.success.mean
+
+
+async def _played(
+    context: Context, config: Distillation, policies: Mapping[str, Policy], arm: str, generation: int
+) -> Evaluation:
+    """One episode on each validation task."""
     tasks = context.tasks("validation", config.pairs, generation)
-    jobs = [Job(task, seats, "gate", generation, arm=arm, seed=context.seed) for task in tasks]
+    jobs = [Job(task, policies, "gate", generation, arm=arm, seed=context.seed) for task in tasks]
     episodes = await context.rollouts.run(context.objective.environment_at(generation), jobs)
-    scores = [seat.outcome.score for episode in episodes for seat in episode if not seat.outcome.failure]
-    return sum(scores) / max(1, len(scores))
+    return evaluation(jobs, episodes, player=learning_seat(context), seed=context.seed)
 
 
 async def _gate(
@@ -231,25 +238,12 @@ async def _without_memory(
     if not _in_prompts(context):
         return None, 0.0, 0.0
     head = context.memory.ledger.head()[:8]
-    tasks = context.tasks("validation", config.pairs, generation)
     name = model.name.rpartition("+")[2]
-    # The arm without memory is the one that the gate has played already.
-    arms = {f"recalling-{head}-{name}": remembering(model), f"bare-{name}": bare(context, model)}
-    jobs = [
-        Job(task, policies, "gate", generation, arm=arm, seed=context.seed)
-        for task in tasks
-        for arm, policies in arms.items()
-    ]
-    episodes = await context.rollouts.run(context.objective.environment_at(generation), jobs)
-    scores: list[dict[str, list[float]]] = [{}, {}]
-    tokens = [0, 0]
-    for index, (job, episode) in enumerate(zip(jobs, episodes, strict=True)):
-        if not any(seat.outcome.failure for seat in episode):
-            scores[index % 2][job.task.id] = [sum(seat.outcome.score for seat in episode) / len(episode)]
-            tokens[index % 2] += sum(seat.cost.tokens_in for seat in episode)
-    change = paired(scores[1], scores[0], seed=context.seed)
-    before, after = (total / max(1, len(each)) for total, each in zip(tokens, scores, strict=True))
-    return change, before, after
+    with_it = await _played(context, config, remembering(model), f"recalling-{head}-{name}", generation)
+    # The gate has played some of these already.
+    without = await _played(context, config, bare(context, model), f"bare-{name}", generation)
+    change = paired(without.scores, with_it.scores, seed=context.seed)
+    return change, with_it.prompt_tokens, without.prompt_tokens
 
 
 def _in_prompts(context: Context) -> list[Record]:

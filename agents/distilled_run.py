@@ -87,8 +87,8 @@ async def distil_run(
             "with_rules": with_memory.success.mean,
             "without_rules": alone.success.mean,
             "base": frozen.success.mean,
-            "tokens_before": _tokens(with_memory),
-            "tokens_after": _tokens(alone),
+            "tokens_before": with_memory.prompt_tokens,
+            "tokens_after": alone.prompt_tokens,
             "forgetting": {
                 name: {"mean": each.mean, "low": each.low, "high": each.high, "n": each.n}
                 for name, each in change.items()
@@ -145,11 +145,6 @@ def _told(found: Distilled) -> dict[str, Any]:
         "retired": len(found.retired),
         "commit": found.commit,
     }
-
-
-def _tokens(evaluation: Evaluation) -> float:
-    """Of prompts, an episode."""
-    return evaluation.cost.tokens_in / max(1, len(evaluation.scores))
 
 
 def _per_success(evaluation: Evaluation) -> float | None:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -68,21 +68,10 @@ async def train(
         SetupError: the actor's weights cannot be trained.
         BadTrainingError, DivergedError: see `memory/weights/sft.py`.
     """
-    key = f"{generation}/train/{name}"
-    known = context.memory.ledger.memo(key)
-    if known is not None:
-        return Adapters(context.directory).get(known)
-    base = weights_of(context)
-    context.say(f"generation {generation}: training {name} on {len(dataset)} rows")
-    write_jsonl(dataset, context.directory / "datasets" / f"{dataset.name}@{dataset.hash}")
-    folder = context.directory / "training" / key.replace("/", "-")
-    trained = await _in_thread(
-        _trainer(method, base, dataset, folder, training, start, dict(settings or {})), _progress(context, name)
-    )
+    folder = context.directory / "training" / f"{generation}-train-{name}"
+    work = _trainer(method, weights_of(context), dataset, folder, training, start, dict(settings or {}))
     config = {"method": method, **dict(settings or {}), **training.model_dump(mode="json")}
-    adapter = await _kept(context, name, dataset, trained, generation=generation, start=start, config=config)
-    shutil.rmtree(folder, ignore_errors=True)
-    return adapter
+    return await _trained(context, name, dataset, work, generation=generation, start=start, config=config)
 
 
 async def reinforce(
@@ -114,29 +103,19 @@ async def reinforce(
         SetupError: the actor's weights cannot be trained.
         BadTrainingError, DivergedError: see `memory/weights/ppo.py`.
     """
-    from evolvent.memory.weights.ppo import train_ppo
-
-    key = f"{generation}/train/{name}"
-    known = context.memory.ledger.memo(key)
-    if known is not None:
-        return Adapters(context.directory).get(known)
-    base = weights_of(context)
-    context.say(f"generation {generation}: training {name} by reward on {len(dataset)} prompts")
-    write_jsonl(dataset, context.directory / "datasets" / f"{dataset.name}@{dataset.hash}")
-    folder = context.directory / "training" / name
+    base, folder = weights_of(context), context.directory / "training" / name
     how: dict[str, Any] = {"reward": reward, "settings": settings, "elastic": elastic, "until": until}
-    trained = await _in_thread(
-        lambda on_step: train_ppo(base, dataset.rows, folder, training, on_step=on_step, **how),
-        _progress(context, name),
-    )
     config = {
         **{"method": "ppo", "elastic": elastic.model_dump() if elastic else None},
         **{**settings.model_dump(), **training.model_dump(mode="json")},
     }
-    adapter = await _kept(context, name, dataset, trained, generation=generation, start=before, config=config)
-    if len(trained.curve) == trained.curve[-1].of:
-        shutil.rmtree(folder, ignore_errors=True)
-    return adapter
+
+    def work(on_step: OnStep) -> Trained:
+        from evolvent.memory.weights.ppo import train_ppo
+
+        return train_ppo(base, dataset.rows, folder, training, on_step=on_step, **how)
+
+    return await _trained(context, name, dataset, work, generation=generation, start=before, config=config)
 
 
 async def served(context: Context, adapter: Adapter | None, role: str = "actor") -> RoleModel:
@@ -195,17 +174,24 @@ def _cannot(model: RoleModel) -> SetupError:
     )
 
 
-async def _kept(
+async def _trained(
     context: Context,
     name: str,
     dataset: DataSet,
-    trained: Trained,
+    work: Callable[[OnStep], Trained],
     *,
     generation: int,
     start: Adapter | None,
     config: Mapping[str, Any],
 ) -> Adapter:
-    """What a training made, with canaries, in the registry and in memory."""
+    """What `work` makes, once: with canaries, in the registry and in memory."""
+    key = f"{generation}/train/{name}"
+    known = context.memory.ledger.memo(key)
+    if known is not None:
+        return Adapters(context.directory).get(known)
+    context.say(f"generation {generation}: training {name} on {len(dataset)} rows")
+    write_jsonl(dataset, context.directory / "datasets" / f"{dataset.name}@{dataset.hash}")
+    trained = await _in_thread(work, _progress(context, name))
     prompts, completions = _asked(dataset)
     rivals = {start.full_name: start.folder} if start else {}
     useless = ""
@@ -241,7 +227,9 @@ async def _kept(
     if useless:
         events.append(Event("reject", own.id, payload={"reason": useless}))
     keep(context, f"train-{name}", generation, events)
-    context.memory.ledger.add_memo(f"{generation}/train/{name}", adapter.full_name)
+    context.memory.ledger.add_memo(key, adapter.full_name)
+    if len(trained.curve) == trained.curve[-1].of:  # else a later generation goes on from what lies there
+        shutil.rmtree(trained.folder, ignore_errors=True)
     return adapter
 
 
@@ -260,15 +248,15 @@ def _trainer(
     training: Training,
     start: Adapter | None,
     settings: dict[str, Any],
-) -> Any:
+) -> Callable[[OnStep], Trained]:
     """A function of `on_step` that trains."""
-    from evolvent.memory.weights.preference import train_dpo, train_kto
-    from evolvent.memory.weights.sft import train_sft
-
-    trainers: dict[Method, Any] = {"sft": train_sft, "dpo": train_dpo, "kto": train_kto}
     at = start.folder if start else None
 
     def run(on_step: OnStep) -> Trained:
+        from evolvent.memory.weights.preference import train_dpo, train_kto
+        from evolvent.memory.weights.sft import train_sft
+
+        trainers: dict[Method, Any] = {"sft": train_sft, "dpo": train_dpo, "kto": train_kto}
         trained: Trained = trainers[method](base, dataset.rows, folder, training, start=at, on_step=on_step, **settings)
         return trained
 
@@ -287,7 +275,7 @@ class _StoppedError(Exception):
     """Ends the thread of a training that nobody waits for any more."""
 
 
-async def _in_thread(work: Any, tell: OnStep) -> Trained:
+async def _in_thread(work: Callable[[OnStep], Trained], tell: OnStep) -> Trained:
     """What `work(on_step)` gives. Cancelled, it stops at its next step; what it has saved is gone on with later."""
     stop = threading.Event()
 

@@ -25,6 +25,11 @@ class Evaluation:
     dropped: int
     """Episodes that infrastructure failed."""
 
+    @property
+    def prompt_tokens(self) -> float:
+        """Of an episode, on average."""
+        return self.cost.tokens_in / max(1, len(self.scores))
+
 
 async def evaluate_held_out(
     context: Context,
