@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evolvent.agents.answering import DIRECT
 from evolvent.agents.errors import RunDirectoryError, SetupError
 from evolvent.agents.evaluation.controls import CONTROLS as PLAYED
 from evolvent.agents.evaluation.controls import Arm, Rival, play_controls, rules_from_elsewhere, rules_misplaced
@@ -243,7 +244,8 @@ def _frozen_arm(run: Played) -> Arm:
 
 
 def _own_task_arms(run: Played) -> dict[str, Arm]:
-    """The recipe, one attempt at each task, and as many attempts without the mechanism, all of which it played itself.
+    """The recipe and its controls, all of which it played itself: one attempt at each task, or its direct answer, and
+    for a recipe that tries again as many attempts without the mechanism.
 
     The clock ran for both sides at once, so its seconds are shared out by tokens.
     """
@@ -254,13 +256,18 @@ def _own_task_arms(run: Played) -> dict[str, Arm]:
     def opening(call: Mapping[str, Any]) -> bool:
         return bool(call["generation"] == begun and call["role"] == "actor")
 
-    costs = {
-        run.config.recipe: _called(run, lambda call: call["phase"] != "control"),
-        "frozen": _called(run, opening),
+    def answered_directly(call: Mapping[str, Any]) -> bool:
+        return bool(call["phase"] == "control" or (call["purpose"] == last["direct"] and call["attempt"] == 0))
+
+    costs = {run.config.recipe: _called(run, lambda call: call["phase"] != "control")}
+    scores = {run.config.recipe: last["scores"]}
+    if last.get("control") == DIRECT:
+        costs["frozen"], scores["frozen"] = _called(run, answered_directly), last["frozen_scores"]
+    else:
+        costs["frozen"], scores["frozen"] = _called(run, opening), first["scores"]
         # Both sides share the first attempt.
-        RETRY: _called(run, lambda call: call["phase"] == "control" or opening(call)),
-    }
-    scores = {run.config.recipe: last["scores"], "frozen": first["scores"], RETRY: last["frozen_scores"]}
+        costs[RETRY] = _called(run, lambda call: call["phase"] == "control" or opening(call))
+        scores[RETRY] = last["frozen_scores"]
     every = max(1, _called(run, lambda call: True).tokens_in)
     return {
         name: Arm(_scores(scores[name]), replace(cost, seconds=seconds * cost.tokens_in / every))
@@ -328,7 +335,7 @@ def _comparison(config: RunConfig, runs: Sequence[Played], arms: Sequence[Mappin
             "not_below": raw.low > -MARGIN if raw else None,
         },
         "reasons": {
-            name: _NOTHING_CARRIES_OVER if RETRY in pooled else _NOT_ASKED_FOR
+            name: _NOT_ASKED_FOR if load_recipe(config.recipe).CARRIES_OVER else _NOTHING_CARRIES_OVER
             for name in CONTROLS
             if name not in pooled
         },
@@ -338,7 +345,10 @@ def _comparison(config: RunConfig, runs: Sequence[Played], arms: Sequence[Mappin
 
 
 _NOT_ASKED_FOR = "Not played: --controls leaves it out."
-_NOTHING_CARRIES_OVER = f"Nothing carries over between tasks: the control is as many attempts ({RETRY!r})."
+_NOTHING_CARRIES_OVER = (
+    "Nothing carries over between tasks: the control is the direct answer, "
+    f"or as many attempts ({RETRY!r}) for a recipe that tries again."
+)
 
 
 def _arm_json(

@@ -36,22 +36,33 @@ class State(TypedDict, total=False):
     """What refinement suggests and no gate has seen yet."""
     asked: dict[str, Any]
     """What this generation's model calls outside episodes cost."""
+    open: list[str]
+    """Ids of tasks whose answer is still worked on, for recipes that improve one."""
+    round: int
+    """How often the open ones were gone over, from 0 on."""
     solved: list[str]
     """Ids of tasks that need no further attempt, for recipes that retry."""
     adapter: str
     """Full name of the adapter that this generation acts with, for recipes that train; empty for the base."""
     dataset: str
     """`name@hash` of what this generation trains on, in the run's folder."""
+    pools: list[str]
+    """The same for what is rehearsed of each earlier task of a stream, in their order."""
 
 
 class Node(Protocol):
     async def __call__(self, state: State, runtime: Runtime[Context]) -> State: ...
 
 
-def cycle(before: Mapping[str, Node], phases: Mapping[str, Node]) -> StateGraph[State, Context, State, State]:
+def cycle(
+    before: Mapping[str, Node], phases: Mapping[str, Node], *, loops: Mapping[str, str] = {}
+) -> StateGraph[State, Context, State, State]:
     """A graph that runs `before` once and then goes round `phases` until the objective's generations are made.
 
     Where `before` makes generations itself, it may have made them all.
+
+    Args:
+        loops: from a phase back to an earlier one, as long as tasks are open.
     """
     graph = StateGraph(State, context_schema=Context)
     names = [*before, *phases]
@@ -59,7 +70,15 @@ def cycle(before: Mapping[str, Node], phases: Mapping[str, Node]) -> StateGraph[
         graph.add_node(name, node)
     graph.add_edge(START, names[0])
     for here, there in (*pairwise(before), *pairwise(phases)):
-        graph.add_edge(here, there)
+        if here not in loops:
+            graph.add_edge(here, there)
+
+    def still_open(state: State) -> Literal["back", "on"]:
+        return "back" if state["open"] else "on"
+
+    for here, there in pairwise(phases):
+        if here in loops:
+            graph.add_conditional_edges(here, still_open, {"back": loops[here], "on": there})
 
     def again(state: State, runtime: Runtime[Context]) -> Literal["again", "done"]:
         return "again" if state["generation"] < runtime.context.objective.generations else "done"

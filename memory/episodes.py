@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 import threading
 import time
 import zlib
@@ -166,6 +167,12 @@ class Episodes:
         with self._threads:
             row = self._db.execute("SELECT text FROM memos WHERE key = ?", (key,)).fetchone()
         return str(row[0]) if row else None
+
+    def memos(self, prefix: str) -> dict[str, str]:
+        """All that were kept under keys that begin so, by key, in the order they were written."""
+        with self._threads:
+            query = "SELECT key, text FROM memos WHERE key >= ? AND key < ? ORDER BY rowid"
+            return dict(self._db.execute(query, (prefix, prefix + chr(sys.maxunicode))).fetchall())
 
     def add_memo(self, key: str, text: str) -> None:
         """Keep the outcome of a step that is no episode, so that a resumed run does not repeat it.

@@ -10,7 +10,7 @@ from evolvent.agents.models.role import RoleModel
 from evolvent.agents.solutions.act import Policy
 from evolvent.agents.solutions.recall import NO_RECALL
 from evolvent.agents.solutions.seats import seated
-from evolvent.agents.solutions.shots import END, Shots
+from evolvent.agents.solutions.shots import Shots
 from evolvent.environments.types import Task
 
 
@@ -18,8 +18,7 @@ def prompted(
     context: Context, model: RoleModel, shots: Shots = Shots(), *, temperature: float = 0.0, reply_tokens: int
 ) -> dict[str, Policy]:
     """Every seat's policy with that model in the learning seats and these solved tasks in its prompts."""
-    stop = (END,) if shots.text else ()
-    policy = Policy(model, shots, temperature=temperature, max_reply_tokens=reply_tokens, stop=stop)
+    policy = Policy(model, shots, temperature=temperature, max_reply_tokens=reply_tokens, stop=shots.stop)
     return seated(context, policy, lambda snapshot: NO_RECALL)
 
 

@@ -32,6 +32,11 @@ class Shots:
     hints: Mapping[str, str] = field(default_factory=dict)
     """By task id: the sentence before the question. A task without one is asked plainly."""
 
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Where a reply ends that follows solved tasks."""
+        return (END,) if self.text else ()
+
     def __call__(self, task: Task, player: str, rng: random.Random) -> Recollection:
         return Fixed(head="\n".join(each for each in (self.text, self.hints.get(task.id, "")) if each))
 
@@ -60,6 +65,15 @@ def solved(context: Context, tasks: Sequence[Task], *, hinted: bool = False) -> 
     finally:
         world.close()
     return END.join(shown) + "\n"  # a prompt's parts stand on lines of their own, so an empty line follows
+
+
+def examples(context: Context, n: int) -> Shots:
+    """So many solved validation tasks: recipes that learn nothing have no other use for these.
+
+    Raises:
+        SetupError: the environment has no expert.
+    """
+    return Shots(solved(context, context.tasks("validation", n) if n else []))
 
 
 def hint(task: Task) -> str:

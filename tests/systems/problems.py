@@ -26,6 +26,15 @@ def problems(config: RunConfig, split: Split = "train", more: int = 0) -> list[T
     return world.tasks(split, (config.tasks if split == "train" else config.evaluated) + more, config.seed * 1000)
 
 
+def questions(config: RunConfig) -> list[Task]:
+    """The training tasks of all generations of a run that has others in each, in order."""
+    world = build_inline(EnvironmentSpec(config.environment, config.options))
+    drawn = [
+        world.tasks("train", config.tasks, config.seed * 1000 + number) for number in range(1, config.generations + 1)
+    ]
+    return [task for tasks in drawn for task in tasks]
+
+
 def last_question(messages: Sequence[BaseMessage], tasks: Sequence[Task]) -> Task:
     """The problem that is asked, behind any that are shown solved."""
     text = str(messages[-1].text)
