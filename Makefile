@@ -20,7 +20,10 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# Programs that models write run in bubblewrap where monty does not do; without it such a program is refused, by name.
 install: $(INSTALLED)  ## make .venv with everything the default needs, and fetch the model and the embedder
+	@command -v bwrap > /dev/null || test "$$(id -u)" != 0 || { apt-get install -y bubblewrap || \
+		{ apt-get update && apt-get install -y bubblewrap; }; } > /dev/null 2>&1 || true
 	$(BIN)/evolvent models pull smollm2
 	$(BIN)/evolvent models pull minilm
 

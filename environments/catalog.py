@@ -102,6 +102,32 @@ ENTRIES: dict[str, Entry] = {
             "Apache-2.0",
         ),
         Entry(
+            "extraction",
+            "List medications, or the arms of a trial, from generated notes with known truth.",
+            "evolvent.environments.extraction:Extraction",
+            "Apache-2.0",
+        ),
+        Entry(
+            "translation",
+            "Translate into a made-up language, or from 500 real ones, scored by chrF.",
+            "evolvent.environments.translation:Translation",
+            "Apache-2.0",
+            package="sacrebleu",
+            extra="translation",
+        ),
+        Entry(
+            "qa",
+            "Questions of one and two hops over an invented world, with a search over its passages.",
+            "evolvent.environments.qa:QA",
+            "Apache-2.0",
+        ),
+        Entry(
+            "continuation",
+            "Continue a sentence without rudeness, judged by a word list.",
+            "evolvent.environments.continuation:Continuation",
+            "Apache-2.0",
+        ),
+        Entry(
             "reasoning_gym",
             "Generated questions of a hundred kinds, each with its verifier.",
             "evolvent.environments.reasoning:ReasoningGym",
@@ -110,6 +136,34 @@ ENTRIES: dict[str, Entry] = {
             extra="reasoning",
             isolated=True,
             timeout_s=120.0,
+        ),
+        Entry(
+            "code",
+            "Functions to write, graded by hidden tests that run behind a real boundary.",
+            "evolvent.environments.code:Code",
+            "Apache-2.0; HumanEval MIT",
+        ),
+        Entry(
+            "planning",
+            "Blocks, balls or pots: a whole plan in one reply, judged by an exact simulation.",
+            "evolvent.environments.planning:Planning",
+            "Apache-2.0",
+        ),
+        Entry(
+            "web",
+            "Small pages with forms and links, used by one instruction a step.",
+            "evolvent.environments.web:Web",
+            "Apache-2.0",
+        ),
+        Entry(
+            "miniwob",
+            "Browser tasks of MiniWoB++ in Chromium, by the same instructions as web.",
+            "evolvent.environments.miniwob:MiniWoB",
+            "MIT",
+            package="miniwob",
+            extra="web",
+            isolated=True,
+            timeout_s=300.0,
         ),
     )
 }

@@ -3,7 +3,9 @@
 WorldError
 ├── UnknownEnvironmentError   no such name (LookupError)
 ├── BadOptionError            an option the environment does not take (ValueError)
+├── MalformedPddlError        a text that is no PDDL of the subset that is read (ValueError)
 ├── MissingPackageError       the environment's package is not installed (ImportError)
+├── NoBoundaryError           nothing here can isolate a program (RuntimeError)
 ├── SandboxTimeoutError       a call into a worker ran past its limit and was killed (TimeoutError)
 └── SandboxCrashError         a worker died (RuntimeError)
 """
@@ -23,7 +25,15 @@ class BadOptionError(WorldError, ValueError):
     pass
 
 
+class MalformedPddlError(WorldError, ValueError):
+    pass
+
+
 class MissingPackageError(WorldError, ImportError):
+    pass
+
+
+class NoBoundaryError(WorldError, RuntimeError):
     pass
 
 

@@ -19,7 +19,7 @@ from evolvent.environments.errors import BadOptionError
 from evolvent.environments.solo import SEAT, written
 from evolvent.environments.types import Action, Observation, Split, StepResult, Task
 
-VERSION = 1
+VERSION = 2
 NAMES = (
     "Ada", "Ben", "Cora", "Dan", "Edith", "Finn", "Greta", "Hugo", "Ida", "Jonas", "Kit", "Lena",
     "Max", "Nora", "Otto", "Pia", "Rosa", "Sven", "Tilda", "Ugo", "Vera", "Wim", "Yann", "Zoe",
@@ -52,7 +52,8 @@ class Template:
     derivations: tuple[str, ...]
     """Each `letter=expression` steps with semicolons between; the last one gives the answer.
 
-    The first is what a teacher would write. One that meets a fraction, nothing or less is left out of the problem.
+    The first has as many steps as the template counts. One that meets a fraction, nothing or less is left out of the
+    problem.
     """
 
     @property
@@ -218,6 +219,7 @@ class WordProblems:
     """Arithmetic word problems, graded by the exact match of the final answer.
 
     A task's hidden data hold the `answer`, its `derivations` (texts, the gold one first), `template` and `numbers`.
+    Which of the derivations with as many equations as `steps` is gold differs from problem to problem, as teachers do.
 
     Args:
         steps: equations of the gold derivation, from 1 to 4.
@@ -291,14 +293,16 @@ class WordProblems:
     ) -> Task:
         who, other = rng.sample(self._names, 2)
         things = rng.choice(self._things)
-        key = "-".join(map(str, (template.name.replace(" ", "-"), *numbers.values(), who, other, things)))
+        key = "-".join(map(str, (template.name.replace(" ", "-"), *numbers.values(), who, other, things))).lower()
+        full = [each for each in worked if len(equations(each.text)) == template.steps]
+        gold = full[hashlib.sha256(key.encode()).digest()[0] % len(full)]
         return Task(
-            id=f"w{self._world}-{split}-{key}".lower(),
+            id=f"w{self._world}-{split}-{key}",
             prompt=template.text.format(who=who, other=other, things=things, **numbers),
             environment="word_problems",
             data={
-                "answer": worked[0].answer,
-                "derivations": [each.text for each in worked],
+                "answer": gold.answer,
+                "derivations": [gold.text, *(each.text for each in worked if each is not gold)],
                 "template": template.name,
                 "numbers": dict(numbers),
             },

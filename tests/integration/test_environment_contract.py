@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pickle
 import random
@@ -14,6 +15,7 @@ import pytest
 
 from evolvent.environments import catalog
 from evolvent.environments.errors import SandboxTimeoutError
+from evolvent.environments.miniwob import browser_programs
 from evolvent.environments.protocol import Environment, EnvironmentSpec
 from evolvent.environments.sandbox import IsolatedEnvironment
 from evolvent.environments.types import Action, Observation, Split, StepResult, Task, dump, load
@@ -34,6 +36,19 @@ WORLDS = {
     "labelled entities": EnvironmentSpec("labelled", {"task": "entities-2", "labels": 2}),
     "labelled instructions": EnvironmentSpec("labelled", {"task": "instructions-1"}),
     "labelled plain": EnvironmentSpec("labelled", {"task": "plain"}),
+    "extraction of medications": EnvironmentSpec("extraction"),
+    "extraction of trial arms": EnvironmentSpec("extraction", {"kind": "trial_arms", "world": 2}),
+    "translation": EnvironmentSpec("translation"),
+    "qa": EnvironmentSpec("qa"),
+    "qa in two hops": EnvironmentSpec("qa", {"hops": 2, "world": 3}),
+    "continuation": EnvironmentSpec("continuation"),
+    "code": EnvironmentSpec("code"),
+    "planning with blocks": EnvironmentSpec("planning"),
+    "planning with balls": EnvironmentSpec("planning", {"domain": "ballmoving", "objects": 4}),
+    "planning with pots": EnvironmentSpec("planning", {"domain": "cooking"}),
+    "web": EnvironmentSpec("web"),
+    "web of two pages": EnvironmentSpec("web", {"task": "fill-form", "pages": 2}),
+    "miniwob": EnvironmentSpec("miniwob", {"task": "click-checkboxes"}),
 }
 GARBAGE = ("", " \n\t", "fly to the moon", "\x00\ud800", "x" * 10_000, "hit\nstand\ngo north", '{"action": ', "None")
 
@@ -76,6 +91,8 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module", params=WORLDS)
 def spec(request: pytest.FixtureRequest) -> EnvironmentSpec:
     name: str = request.param
+    if name == "miniwob" and (importlib.util.find_spec("miniwob") is None or browser_programs() is None):
+        pytest.skip("miniwob, which is no development extra, needs its package, Chromium and chromedriver")
     return WORLDS[name]
 
 

@@ -35,7 +35,15 @@ def test_an_unknown_option_is_named_with_the_known_ones() -> None:
         ("textcraft", {"longest": "long"}),
         ("word_problems", {"steps": 5}),
         ("labelled", {"task": "intents-7"}),
+        ("extraction", {"kind": "recipes"}),
+        ("translation", {"threshold": 2}),
+        ("qa", {"hops": 3}),
         ("reasoning_gym", {"level": -1}),
+        ("planning", {"domain": "chess"}),
+        ("code", {"source": "mbpp"}),
+        ("code", {"boundary": "docker"}),
+        ("code", {"test_s": 0}),
+        ("web", {"task": "shop"}),
     ],
 )
 def test_a_value_out_of_range_is_refused_before_any_work(name: str, options: dict[str, object]) -> None:
@@ -65,7 +73,9 @@ def test_a_class_of_ones_own_is_built_by_its_path() -> None:
 def test_every_entry_is_listed_with_a_version_that_names_its_package() -> None:
     listed = {listing.name: listing for listing in catalog.entries()}
     assert list(listed) == [
-        *("workshop", "blackjack", "textworld", "textcraft", "word_problems", "labelled", "reasoning_gym"),
+        *("workshop", "blackjack", "textworld", "textcraft", "word_problems", "labelled"),
+        *("extraction", "translation", "qa", "continuation"),
+        *("reasoning_gym", "code", "planning", "web", "miniwob"),
     ]
     assert listed["blackjack"].version == f"{importlib.metadata.version('rlcard')}+1"
     assert listed["reasoning_gym"].version == f"{importlib.metadata.version('reasoning-gym')}+1"
