@@ -46,9 +46,9 @@ class Distillation(Training):
     method: Method = "sft"
     only: Literal["success", "rewarded"] = "rewarded"
     """Steps to imitate (`sft` and `kto`): those of successful episodes, or those that were rewarded, in any episode."""
-    rehearse: int = Field(0, ge=0)
-    """Exchanges of the base model with itself that are mixed in (`sft`), so that it forgets less. For a model that
-    writes sound answers: SmolLM2-135M forgets more by practising its own."""
+    rehearse: int = Field(128, ge=0)
+    """Exchanges of the base model with itself that are mixed in (`sft`), so that it forgets less. With `anchor` they
+    are not imitated: a small model that practises its own poor answers forgets more, not less."""
     stages: int = Field(1, ge=1)
     """The epochs, or steps, are trained in so many parts. After each of them validation episodes are played without
     memory; the first part that brings nothing more is left out, with those after it (early stopping)."""
@@ -60,6 +60,7 @@ class Distillation(Training):
     """Bound for the whole run, as that of its rules."""
     epochs: float = Field(2, gt=0)
     learning_rate: float | None = Field(4e-4, gt=0)
+    anchor: float = Field(2.0, ge=0)
 
     @property
     def training(self) -> Training:

@@ -22,11 +22,12 @@ _THEMES = (
 )  # fmt: skip
 
 
-async def rehearsed(context: Context, n: int, *, generation: int, tokens: int = 48) -> DataSet:
+async def rehearsed(context: Context, n: int, *, generation: int, tokens: int = 16) -> DataSet:
     """Up to `n` exchanges of the base model with itself: a question it wrote, and its greedy answer.
 
     Args:
-        tokens: of an answer at most; one that is cut off there is left as it is.
+        tokens: of an answer at most; one that is cut off there is left as it is. Many short answers serve better than
+            few long ones: what training changes first is how an answer begins.
     """
     model = context.model("actor")
 

@@ -3,6 +3,10 @@
 A row that another one begins with, as a turn begins the later turns of its episode, becomes part of that: one sequence
 with several completions. A batch of sequences is cut into forwards of like length, and only positions from the first
 completion on go through the output layer. Each completion is still predicted from its own prompt and nothing else.
+
+Rehearsal may be anchored: then its rows say nothing to imitate, and at each of their tokens, prompts included, the
+tuned model is held to what the base expects next. That is all the base knows of the place, where one sampled word
+says little and a small model's own words are poor ones.
 """
 
 from __future__ import annotations
@@ -29,9 +33,11 @@ _FORWARD_COST = 48
 """What a forward and its backward cost beside their tokens, in tokens."""
 
 Item = dict[str, Any]
-"""Of the trainer's data set: `ids` of a sequence's tokens, and `weights`, what each counts in the loss (prompts: 0)."""
-Forward = dict[str, Tensor | None]
-"""Token ids, their mask (None where nothing is padding) and what each of the last tokens weighs in the loss."""
+"""Of the trainer's data set: `ids` of a sequence's tokens, `weights`, what each counts in the loss (prompts: 0), and
+whether it is `anchored`, so that its loss is the distance to the base."""
+Forward = dict[str, Any]
+"""`ids` of tokens `[B, T]`, their `mask` (None where nothing is padding), `weights` `[B, K]`: what each of the last K
+tokens counts in the loss, and whether they are `anchored`."""
 
 
 def train_sft(
@@ -71,7 +77,18 @@ def train_sft(
 
     columns = ("prompt", "completion")
     kept = fit(rows, columns, encode, config)
-    items = weighed(joined([as_item(each, row.get("weight", 1.0)) for row, (each,) in kept]))
+    to_imitate = [not (config.anchor and row.get("source") == "rehearsal") for row, _ in kept]
+    if not any(to_imitate):
+        raise BadTrainingError(
+            f"All {len(kept)} rows are rehearsal, and with anchor={config.anchor:g} none is imitated."
+        )
+    own = [
+        as_item(each, row.get("weight", 1.0))
+        for (row, (each,)), imitate in zip(kept, to_imitate, strict=True)
+        if imitate
+    ]
+    items = weighed(joined(own))
+    items += [anchored(each) for (_, (each,)), imitate in zip(kept, to_imitate, strict=True) if not imitate]
     judged = fit(validation, columns, encode, config) if validation else []
     held_out = joined([as_item(each, 1.0) for _, (each,) in judged])
     begun = journal({"name": "sft"}, base, start, rows, len(rows) - len(kept), config)
@@ -92,7 +109,7 @@ def train_sft(
             peft_config=lora,
         )
         trainer.held_out = list(batches.cut(held_out))
-        trainer.kl = config.kl
+        trainer.kl, trainer.anchor = config.kl, config.anchor
         return trainer
 
     return run(build, out, begun, on_step=on_step)
@@ -106,7 +123,13 @@ def as_item(encoded: Encoded, weight: float) -> Item:
     if not (math.isfinite(weight) and weight > 0):
         raise BadTrainingError(f"A row weighs {weight}; expected a number above 0. Leave out what should not count.")
     weights = [0.0] * len(encoded.prompt) + [float(weight)] * len(encoded.completion)
-    return {"ids": encoded.prompt + encoded.completion, "weights": weights}
+    return {"ids": encoded.prompt + encoded.completion, "weights": weights, "anchored": False}
+
+
+def anchored(encoded: Encoded) -> Item:
+    """All tokens but the first, which nothing foretells, are held to the base."""
+    ids = encoded.prompt + encoded.completion
+    return {"ids": ids, "weights": [0.0] + [1.0] * (len(ids) - 1), "anchored": True}
 
 
 def joined(items: Sequence[Item]) -> list[Item]:
@@ -120,7 +143,7 @@ def joined(items: Sequence[Item]) -> list[Item]:
             for at, weight in enumerate(weights):
                 longer["weights"][at] += weight
         else:
-            longer = kept[place] = {"ids": ids, "weights": list(weights)}
+            longer = kept[place] = {**items[place], "weights": list(weights)}
     return [kept[place] for place in sorted(kept)]
 
 
@@ -149,13 +172,14 @@ class Batches:
 
     def cut(self, items: Sequence[Item]) -> Iterator[Forward]:
         """Longest rows first. A row joins those before it unless its padding would cost more than a forward of its
-        own, or the forward would be too large."""
+        own, or the forward would be too large, or only one of the two is anchored."""
         group: list[Item] = []
-        for item in sorted(items, key=_length, reverse=True):
+        for item in sorted(items, key=lambda item: (item["anchored"], _length(item)), reverse=True):
             if group:
                 longest = _length(group[0])
                 full = (len(group) + 1) * longest > self.forward_tokens
-                if full or longest - _length(item) > _FORWARD_COST:
+                apart = item["anchored"] != group[0]["anchored"]
+                if full or apart or longest - _length(item) > _FORWARD_COST:
                     yield self._forward(group)
                     group = []
             group.append(item)
@@ -174,29 +198,35 @@ class Batches:
             weights_BT[b, :end] = torch.tensor(item["weights"])
         first = int(weights_BT.any(0).nonzero()[0])
         padded = _length(group[-1]) < length
-        return {"ids": ids_BT, "mask": mask_BT if padded else None, "weights": weights_BT[:, first:]}
+        mask = mask_BT if padded else None
+        return {"ids": ids_BT, "mask": mask, "weights": weights_BT[:, first:], "anchored": group[0]["anchored"]}
 
 
 def _length(item: Item) -> int:
     return len(item["ids"])
 
 
-def weighted_nll(model: Any, forward: Forward, *, kl: float = 0.0) -> Tensor:
-    """Of the completions' tokens, in nats, each times its weight; the sum.
+def summed_loss(model: Any, forward: Forward, *, kl: float = 0.0, anchor: float = 0.0) -> Tensor:
+    """Of the completions' tokens: negative log-likelihood in nats, each times its weight; the sum.
 
     Args:
         kl: how much a nat of KL(base ‖ tuned) at one of these tokens adds to it.
+        anchor: what such a nat counts at a token of an anchored forward, where it is all there is.
     """
     ids_BT, weights_BK = forward["ids"], forward["weights"]
-    assert ids_BT is not None
-    assert weights_BK is not None
     counts = weights_BK.shape[1]
     output = model(input_ids=ids_BT, attention_mask=forward["mask"], use_cache=False, logits_to_keep=counts + 1)
     in_loss_BK = weights_BK > 0
     logits_NV = output.logits[:, :-1][in_loss_BK].float()
-    nll_N = functional.cross_entropy(logits_NV, ids_BT[:, -counts:][in_loss_BK], reduction="none")
-    nll = nll_N @ weights_BK[in_loss_BK]
-    return nll + kl * kl_to_base(model, logits_NV, ids_BT, forward["mask"], in_loss_BK) if kl else nll
+    loss: Tensor
+    if forward["anchored"]:
+        loss = anchor * kl_to_base(model, logits_NV, ids_BT, forward["mask"], in_loss_BK)
+    else:
+        nll_N = functional.cross_entropy(logits_NV, ids_BT[:, -counts:][in_loss_BK], reduction="none")
+        loss = nll_N @ weights_BK[in_loss_BK]
+        if kl:
+            loss = loss + kl * kl_to_base(model, logits_NV, ids_BT, forward["mask"], in_loss_BK)
+    return loss
 
 
 class _Trainer(Offline, SFTTrainer):
@@ -204,7 +234,7 @@ class _Trainer(Offline, SFTTrainer):
 
     model: Any
     held_out: Sequence[Forward] = ()
-    kl = 0.0
+    kl = anchor = 0.0
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         self._total_train_tokens += inputs["tokens"]
@@ -217,7 +247,7 @@ class _Trainer(Offline, SFTTrainer):
         self, model: Any, inputs: Forward, return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         assert num_items_in_batch is not None
-        return weighted_nll(model, inputs, kl=self.kl) / num_items_in_batch
+        return summed_loss(model, inputs, kl=self.kl, anchor=self.anchor) / num_items_in_batch
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         step = self.state.global_step
@@ -232,7 +262,7 @@ class _Trainer(Offline, SFTTrainer):
         total = tokens = 0.0
         for forward in map(self._prepare_inputs, self.held_out):
             with self.compute_loss_context_manager():
-                total += float(weighted_nll(self.model, forward))
+                total += float(summed_loss(self.model, forward))
             tokens += float(forward["weights"].sum())
         self.model.train()
         return total / tokens

@@ -55,6 +55,9 @@ class Training(BaseModel):
     kl: float = Field(0, ge=0)
     """Of supervised training: what a nat of KL(base ‖ tuned) at a token adds to the loss. Keeps the model near its
     base, and costs a second forward."""
+    anchor: float = Field(0, ge=0)
+    """Of supervised training: rows of rehearsal are not imitated but hold the tuned model to its base, and a nat of
+    KL(base ‖ tuned) at one of their tokens counts so much. 0 imitates them like all others."""
     save_every: int = Field(50, ge=1)
     """Steps between checkpoints."""
     seed: int = Field(0, ge=0)

@@ -84,7 +84,7 @@ class Ways:
         padded = merged(inputs)
         ways: dict[str, list[Callable[[], Tensor]]] = {
             "plain": [lambda each=each: self._plain(each, count) for each in inputs],
-            "frugal": [lambda each=each: sft.weighted_nll(self.model, each) / count for each in batch["forwards"]],
+            "frugal": [lambda each=each: sft.summed_loss(self.model, each) / count for each in batch["forwards"]],
             "padded": [lambda: self._plain(padded, count)],
         }
         for name, losses in ways.items():

@@ -24,7 +24,7 @@ from evolvent.memory.quiet import quiet_transformers
 from evolvent.memory.weights import loop
 from evolvent.memory.weights.loop import rows_at_once
 from evolvent.memory.weights.preference import train_dpo, train_kto
-from evolvent.memory.weights.sft import Batches, as_item, joined, train_sft, weighed, weighted_nll
+from evolvent.memory.weights.sft import Batches, as_item, joined, train_sft, weighed, summed_loss
 from evolvent.memory.weights.training import Encoder, Row, Step, Trained, Training
 
 TOOLS = ("hammer", "oil can", "file")
@@ -122,7 +122,7 @@ def test_cutting_a_batch_into_forwards_changes_neither_loss_nor_gradient(base: s
     assert sum(rows for rows, _ in shapes) == len(ROWS)
     assert all(rows == 1 or rows * tokens <= limit for rows, tokens in shapes)
     assert batch["tokens"] <= sum(rows * tokens for rows, tokens in shapes) <= 1.5 * batch["tokens"]
-    loss = sum(weighted_nll(model, forward) for forward in batch["forwards"])
+    loss = sum(summed_loss(model, forward) for forward in batch["forwards"])
     expected = sum(nll(model, base, row["prompt"], row["completion"]) for row in ROWS)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     loss.backward()
@@ -143,7 +143,7 @@ def test_a_weight_of_two_counts_as_much_as_having_the_row_twice(base: str) -> No
 
     def loss(rows: list[tuple[int, float]]) -> float:
         batch = batches(weighed([as_item(encoded[i], weight) for i, weight in rows]))
-        return sum(weighted_nll(model, each).item() for each in batch["forwards"]) / batch["completion_tokens"]
+        return sum(summed_loss(model, each).item() for each in batch["forwards"]) / batch["completion_tokens"]
 
     assert loss([(0, 3), (1, 6), (2, 3)]) == pytest.approx(loss([(0, 1), (1, 1), (1, 1), (2, 1)]), rel=1e-5)
     assert loss([(0, 1), (1, 2), (2, 1)]) != pytest.approx(loss([(0, 1), (1, 1), (2, 1)]), rel=1e-3)
@@ -163,7 +163,7 @@ def test_the_turns_of_an_episode_are_one_sequence_with_the_same_loss_and_gradien
     results = []
     for each in (items, sequences):
         batch = Batches(10_000, padding=0)(each)
-        loss = sum(weighted_nll(model, forward) for forward in batch["forwards"])
+        loss = sum(summed_loss(model, forward) for forward in batch["forwards"])
         model.zero_grad()
         loss.backward()
         results.append((loss.item(), model.model.layers[0].mlp.up_proj.weight.grad.clone()))
@@ -237,6 +237,35 @@ def test_a_price_on_leaving_the_base_keeps_the_adapter_nearer_to_it(base: str, t
 
     free, near = moved(0.0), moved(20.0)
     assert free > 2 * abs(near)
+
+
+def test_anchored_rehearsal_is_not_imitated_and_holds_the_model_to_its_base(base: str, tmp_path: Path) -> None:
+    new, old = ROWS[:9], [{**row, "source": "rehearsal"} for row in ROWS[9:]]
+
+    def learned(name: str, rows: list[dict[str, Any]], anchor: float) -> tuple[float, float]:
+        """What the completions of the new rows and of the old ones gained in likelihood, in nats."""
+        done = train_sft(base, rows, tmp_path / name, CONFIG.model_copy(update={"anchor": anchor}))
+        model = tuned(base, done.folder)
+        before, after = (
+            [nll(each, base, row["prompt"], row["completion"]) for row in ROWS] for each in (plain(base), model)
+        )
+        gained = [a - b for a, b in zip(before, after, strict=True)]
+        return sum(gained[:9]), sum(gained[9:])
+
+    alone, imitated, held = (
+        learned("alone", new, 5.0),
+        learned("imitated", [*new, *old], 0.0),
+        learned("held", [*new, *old], 5.0),
+    )
+    assert imitated[1] > alone[1] > 0, "the rows have much in common"
+    assert abs(held[1]) < alone[1] / 2
+    assert held[0] > 0
+
+
+def test_rehearsal_alone_with_an_anchor_leaves_nothing_to_learn_and_is_refused(base: str, tmp_path: Path) -> None:
+    old = [{**row, "source": "rehearsal"} for row in ROWS]
+    with pytest.raises(BadTrainingError, match="none is imitated"):
+        train_sft(base, old, tmp_path, CONFIG.model_copy(update={"anchor": 1.0}))
 
 
 @pytest.mark.parametrize("variant", ["dora", "rslora"])
