@@ -30,6 +30,8 @@ class Entry:
     """The distribution it plays, which is also its import name; empty for our own worlds."""
     extra: str = ""
     """Extra of evolvent that installs `package`."""
+    apart: bool = False
+    """The extra is installed after the others by a call of its own: in one call with them pip finds no end."""
     players: tuple[str, ...] = ("agent",)
     """Seats with default options."""
     isolated: bool = False
@@ -165,6 +167,17 @@ ENTRIES: dict[str, Entry] = {
             isolated=True,
             timeout_s=300.0,
         ),
+        Entry(
+            "tools",
+            "Requests to an office, travel, bank or chat assistant, fulfilled by calls of tools (AgentDojo).",
+            "evolvent.environments.tools:Tools",
+            "MIT",
+            package="agentdojo",
+            extra="tools",
+            apart=True,
+            isolated=True,
+            timeout_s=300.0,
+        ),
     )
 }
 
@@ -256,4 +269,5 @@ def _installed(entry: Entry) -> bool:
 
 
 def _install(entry: Entry) -> str:
-    return f'pip install "evolvent[{entry.extra}]"'
+    command = f'pip install "evolvent[{entry.extra}]"'
+    return f"{command}  # in a call of its own, after the other extras" if entry.apart else command

