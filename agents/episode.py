@@ -128,9 +128,12 @@ async def act_seats(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> Ep
     for each in acted:
         before = state["steps"][each.step.player][-1:]
         repeats = before and before[0].reply == each.step.reply
+        stop = each.gave_up
         if repeats and runtime.context.job.policy(each.step.player).stop_on_repeat:
+            stop = "The action repeated the one before it."
+        if stop:
             steps = {**state["steps"], each.step.player: (*state["steps"][each.step.player], each.step)}
-            return update | {"steps": steps, "done": True, "detail": "The action repeated the one before it."}
+            return update | {"steps": steps, "done": True, "detail": stop}
     return update
 
 
@@ -152,8 +155,9 @@ async def observe(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> Epis
         elif reward and steps[player]:
             last = steps[player][-1]
             steps[player] = (*steps[player][:-1], replace(last, reward=last.reward + reward))
-    limit = context.environment.max_steps
-    done = result.done or any(len(taken) >= limit for taken in steps.values())
+    longest = context.environment.max_steps
+    limits = {player: context.job.policy(player).max_steps or longest for player in steps}
+    done = result.done or any(len(taken) >= min(limits[player], longest) for player, taken in steps.items())
     return {
         "observations": result.observations,
         "steps": steps,

@@ -118,6 +118,33 @@ async def reinforce(
     return await _trained(context, name, dataset, work, generation=generation, start=before, config=config)
 
 
+async def classify(
+    context: Context,
+    name: str,
+    dataset: DataSet,
+    work: Callable[[str, Path, OnStep], Trained],
+    *,
+    generation: int,
+    start: Adapter | None = None,
+    config: Mapping[str, Any],
+) -> Adapter:
+    """The adapter that `work(base, folder, on_step)` leaves in `folder`, such as a classifier, kept as `train` does.
+
+    Args:
+        dataset: all that it is trained on.
+        config: of the training, JSON values.
+
+    Raises:
+        SetupError: the actor's weights cannot be trained.
+    """
+    base, folder = weights_of(context), context.directory / "training" / f"{generation}-train-{name}"
+
+    def run(on_step: OnStep) -> Trained:
+        return work(base, folder, on_step)
+
+    return await _trained(context, name, dataset, run, generation=generation, start=start, config=config)
+
+
 async def served(context: Context, adapter: Adapter | None, role: str = "actor") -> RoleModel:
     """A role's model with that adapter on top, once its canaries say that it is what is served; None is the base.
 

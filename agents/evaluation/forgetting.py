@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
 from typing import Literal
 
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import HumanMessage, convert_to_messages
 
 from evolvent.agents.context import Context
 from evolvent.agents.episode import Job
@@ -24,6 +25,7 @@ from evolvent.agents.solutions.act import Policy
 from evolvent.environments.catalog import build_inline
 from evolvent.environments.protocol import EnvironmentSpec
 from evolvent.memory.types import Interval
+from evolvent.memory.weights.dataset import Example
 
 MARGIN = 0.05
 """A loss that is tolerated: in success, or in nats per token."""
@@ -104,6 +106,21 @@ async def perplexity(model: Scorer, texts: Sequence[str]) -> Ability:
         for text, answer in zip(some, answers, strict=True):
             (logprobs,) = answer.logprobs
             nats[_digest(text)] = -fsum(logprobs) / len(logprobs)
+    return Ability(nats, better="lower")
+
+
+async def surprise(model: Scorer, examples: Sequence[Example]) -> Ability:
+    """Mean negative log-likelihood of each example's completion after its prompt, in nats per token; by prompt."""
+    nats: dict[str, float] = {}
+    for start in range(0, len(examples), _AT_ONCE):
+        some = examples[start : start + _AT_ONCE]
+        sent = [convert_to_messages(list(each.messages)) for each in some]
+        answers = await asyncio.gather(
+            *(model.logprobs(turns, [each.completion]) for turns, each in zip(sent, some, strict=True))
+        )
+        for each, answer in zip(some, answers, strict=True):
+            (logprobs,) = answer.logprobs
+            nats[_digest(json.dumps(each.messages))] = -fsum(logprobs) / len(logprobs)
     return Ability(nats, better="lower")
 
 

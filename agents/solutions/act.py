@@ -9,6 +9,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from evolvent.agents.models.role import RoleModel
 from evolvent.agents.solutions.recall import NO_RECALL, Recall
@@ -33,11 +34,17 @@ class Policy:
     """A generated action ends where one of these begins."""
     window_tokens: int = 6000
     """Oldest turns leave the prompt beyond this, estimated at four characters a token."""
+    written: bool = False
+    """Generate an action and read it also where the model could score the options, which are then told."""
     stop_on_repeat: bool = False
     """End the episode as failed when an action repeats the previous one word for word."""
     demonstrated: tuple[str, ...] = ()
     """What to do at each step, the last of it again when that is over: an expert's actions, in the prompts and the
-    words in which the model would take them. Empty asks the model."""
+    words in which the model would take them; `written`, they are read as its reply would be. Empty asks the model."""
+    manner: Manner | None = None
+    """How an action is come by; None asks the model once."""
+    max_steps: int | None = None
+    """Steps after which the episode ends with the score so far, where the environment's limit is not nearer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,27 @@ class Acted:
     cost: Cost
     malformed: bool = field(default=False)
     """The reply named no admissible action."""
+    gave_up: str = ""
+    """Why the seat ends the episode here, as failed and without the environment's answer; empty to go on."""
+
+
+class Manner(Protocol):
+    """How a seat comes by an action where one plain reply is not enough: by several calls, say, or none.
+
+    - `new` is what a step adds to the conversation by itself, `earlier` are the steps before it.
+    - The step's messages and its `history_from` give the prompt of the call whose reply is the step's.
+    - Calls go to `policy.model` under tags that differ from `tag` in purpose alone; the cost is that of all of them.
+    """
+
+    async def __call__(
+        self,
+        policy: Policy,
+        observation: Observation,
+        new: tuple[Message, ...],
+        earlier: Sequence[Step],
+        tag: CallTag,
+        rng: random.Random,
+    ) -> Acted: ...
 
 
 def first_messages(instructions: str, task: Task, head: str) -> tuple[Message, ...]:
@@ -74,10 +102,13 @@ async def act(
         ModelCallError: the model could not be reached, or failed for good.
     """
     options = observation.actions or ()
-    new = (*head, *new_messages(observation, hint, scored=policy.model.can_choose))
+    scored = policy.model.can_choose and not policy.written
+    new = (*head, *new_messages(observation, hint, scored=scored))
     if policy.demonstrated:
         return _demonstrate(policy, observation, new, earlier)
-    if not (options and policy.model.can_choose):
+    if policy.manner is not None:
+        return await policy.manner(policy, observation, new, earlier, tag, rng)
+    if not (options and scored):
         return await _generate(policy, observation, new, earlier, tag, rng)
     start = _history_from(policy, earlier, new)
     choice = await policy.model.choose(
@@ -147,7 +178,10 @@ def read_action(reply: str, observation: Observation) -> tuple[str, bool]:
 
 def _demonstrate(policy: Policy, observation: Observation, new: tuple[Message, ...], earlier: Sequence[Step]) -> Acted:
     action = policy.demonstrated[min(len(earlier), len(policy.demonstrated) - 1)]
-    reply = framed(observation, action) if observation.actions and policy.model.can_choose else action
+    if policy.written:
+        reply, action = action, read_action(action, observation)[0]
+    else:
+        reply = framed(observation, action) if observation.actions and policy.model.can_choose else action
     start = _history_from(policy, earlier, new)
     return Acted(Step(observation.player, observation, new, reply, Action(action), history_from=start), Cost())
 

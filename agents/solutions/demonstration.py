@@ -30,7 +30,12 @@ class Expert(Protocol):
 
 
 async def demonstrate(
-    context: Context, tasks: Sequence[Task], *, generation: int, environment: EnvironmentSpec | None = None
+    context: Context,
+    tasks: Sequence[Task],
+    *,
+    generation: int,
+    environment: EnvironmentSpec | None = None,
+    written: bool = False,
 ) -> list[str]:
     """Keys of the expert's training episodes on these tasks, in their order; no model is asked.
 
@@ -38,6 +43,7 @@ async def demonstrate(
 
     Args:
         environment: that of the tasks; None is the generation's.
+        written: in the prompts of a model that writes its actions, also where options could be scored.
 
     Raises:
         SetupError: the environment has no expert, or one for some of its seats only.
@@ -54,7 +60,14 @@ async def demonstrate(
     actor = context.model("actor")
     model = actor.serving(EXPERT, actor.model)
     jobs = [
-        Job(task, {"": Policy(model, demonstrated=tuple(plan))}, "train", generation, arm=EXPERT, seed=context.seed)
+        Job(
+            task,
+            {"": Policy(model, demonstrated=tuple(plan), written=written)},
+            "train",
+            generation,
+            arm=EXPERT,
+            seed=context.seed,
+        )
         for task, plan in zip(tasks, plans, strict=True)
     ]
     await context.rollouts.run(spec, jobs)

@@ -78,15 +78,17 @@ async def judge_skills(
     generation: int,
     arm: str = "",
     reply_tokens: int = 64,
+    written: bool = False,
 ) -> Judged:
     """The model's greedy play, without memory, on `n` tasks in all, of each skill about equally many.
 
     Args:
         arm: tells this model's episodes from those of others: an episode that the ledger holds is not played again.
+        written: actions are written also where options could be scored.
     """
     if len({str(each.environment) for each in among}) < len(among):
         raise SetupError(f"Skills {[dict(each.environment.options) for each in among]}; expected each once.")
-    seats = {"": Policy(model, max_reply_tokens=reply_tokens)}
+    seats = {"": Policy(model, max_reply_tokens=reply_tokens, written=written)}
     shares = [n // len(among) + (place < n % len(among)) for place in range(len(among))]
     jobs = [
         [

@@ -1,12 +1,15 @@
-"""Mixing data sets, so that learning the new does not cost the old: joining, replay, rehearsal."""
+"""Mixing data sets, so that learning the new does not cost the old: joining, replay, rehearsal, budgets."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from evolvent.memory.weights.dataset import DataSet, Example, ordered, said
+
+T = TypeVar("T")
 
 
 def join(name: str, *sets: DataSet) -> DataSet:
@@ -55,3 +58,25 @@ def rehearsal(
             for asked, answered in exchanges
         ),
     )
+
+
+def budgeted(new: Sequence[T], old: Sequence[Sequence[T]], *, batches: int, size: int, seed: int) -> list[list[T]]:
+    """So many batches however many tasks there were: half of each is new, the other half from earlier tasks.
+
+    An old place draws a task first, all equally likely, then one of its items (ConPET, arXiv 2309.14763). New items
+    come round and round in a shuffled order. Without earlier tasks all is new; of an odd size, new has one more.
+
+    Args:
+        old: items of each earlier task, none of them empty.
+    """
+    rng = random.Random(f"budget/{seed}")
+    fresh = size - size // 2 if old else size
+    round_: list[T] = []
+    found = []
+    for _ in range(batches):
+        batch = []
+        for _ in range(fresh):
+            round_ = round_ or rng.sample(new, len(new))
+            batch.append(round_.pop())
+        found.append(batch + [rng.choice(rng.choice(old)) for _ in range(size - fresh)])
+    return found
