@@ -15,14 +15,18 @@ from langgraph.runtime import Runtime
 from evolvent.agents.context import Context
 from evolvent.agents.episode import Job
 from evolvent.agents.evaluation.held_out import Evaluation, evaluation
+from evolvent.agents.evaluation.transitions import transitions
 from evolvent.agents.evolution import State, finish_generation
 from evolvent.agents.solutions.act import Policy
 from evolvent.agents.solutions.recall import NO_RECALL, Recall
 from evolvent.agents.solutions.scratchpad import Scratchpad, tasks_of
-from evolvent.environments.types import Phase, Task
+from evolvent.environments.types import Phase, Task, Trajectory
 
 Answer = Callable[[Scratchpad, Task], str]
 """What a task is answered with, read from what was thought about it. Empty is no answer."""
+
+Seat = Callable[[Scratchpad, Task], Policy]
+"""Who plays a task, after what was thought about it."""
 
 DIRECT = "direct"
 """The arm of the control: the answer without the system."""
@@ -44,11 +48,20 @@ async def submit(state: State, runtime: Runtime[Context], *, answer: Answer) -> 
     return {"episodes": [job.key for job in jobs], "open": []}
 
 
+async def perform(state: State, runtime: Runtime[Context], *, seat: Seat) -> State:
+    """Every task is played by a seat of its own, where a world wants more than one answer."""
+    context, pad = runtime.context, Scratchpad(runtime.context, state)
+    jobs = [_job(context, task, seat(pad, task), "train", state["generation"]) for task in pad.tasks]
+    await context.rollouts.run(context.objective.environment_at(state["generation"]), jobs)
+    return {"episodes": [job.key for job in jobs], "open": []}
+
+
 async def evaluate(
     state: State,
     runtime: Runtime[Context],
     *,
     direct: str = "",
+    seat: Seat | None = None,
     recall: Recall = NO_RECALL,
     stop: tuple[str, ...] = (),
     reply_tokens: int = 256,
@@ -57,9 +70,9 @@ async def evaluate(
     """Success on all tasks so far, beside the direct answers to them.
 
     Args:
-        direct: purpose of the call whose first reply is the direct answer, for a system that begins with one. By
-            default the model is asked once more, greedily, as in an ordinary episode: with `recall`, `stop` and at
-            most `reply_tokens`.
+        direct: purpose of the call whose first reply is the direct answer, for a system that begins with one.
+        seat: who plays the direct episodes otherwise. By default the model is asked once more, greedily, as in an
+            ordinary episode: with `recall`, `stop` and at most `reply_tokens`.
         more: fields of the generation's row beside its scores.
     """
     context, generation = runtime.context, state["generation"]
@@ -70,20 +83,21 @@ async def evaluate(
         answered = [task for task in pad.tasks if task.id in drafts and (drafts[task.id] or not pad.failed(task))]
         await _hand_in(context, answered, drafts, "control", generation)
     else:
-        policy = Policy(context.model("actor"), recall, max_reply_tokens=reply_tokens, stop=stop)
-        jobs = [_job(context, task, policy, "control", generation) for task in pad.tasks]
+        plain = Policy(context.model("actor"), recall, max_reply_tokens=reply_tokens, stop=stop)
+        jobs = [_job(context, task, seat(pad, task) if seat else plain, "control", generation) for task in pad.tasks]
         await context.rollouts.run(context.objective.environment_at(generation), jobs)
     own, control = (_so_far(context, generation, phase) for phase in ("train", "control"))
     finish_generation(
         context,
         generation,
         own,
-        spent=pad.cost(),
+        spent=sum((trajectory.cost for trajectory in _acted(context, state)), pad.cost()),
         asked=len({task.id for number in range(1, generation + 1) for task in tasks_of(context, number)}),
         control=DIRECT,
         direct=direct,
         frozen_scores={task: list(scores) for task, scores in control.scores.items()},
         frozen_solved=control.solved,
+        transitions=transitions(control.scores, own.scores),
         **more,
     )
     return {"episodes": [], "tasks": [], "round": 0}
@@ -100,6 +114,12 @@ async def _hand_in(
 
 def _job(context: Context, task: Task, policy: Policy, phase: Phase, generation: int) -> Job:
     return Job(task, {"": policy}, phase, generation, arm=DIRECT if phase == "control" else "", seed=context.seed)
+
+
+def _acted(context: Context, state: State) -> list[Trajectory]:
+    """This generation's episodes; those that only hand in an answer cost nothing."""
+    episodes = [context.memory.ledger.episode(key) for key in state["episodes"]]
+    return [trajectory for episode in episodes for trajectory in episode or ()]
 
 
 def _so_far(context: Context, generation: int, phase: Phase) -> Evaluation:

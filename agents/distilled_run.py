@@ -31,7 +31,7 @@ from evolvent.memory.weights.adapters import Adapters
 
 ELSEWHERE = (
     (EnvironmentSpec("reasoning_gym", {"task": "chain_sum", "max_digits": 2}), 500),
-    (EnvironmentSpec("labelled", {"task": "plain"}), 100),
+    (EnvironmentSpec("labelled", {"task": "plain"}), 300),
 )
 """Where forgetting is measured, and on how many tasks."""
 PROSE = 100

@@ -65,10 +65,21 @@ def cycle(
         loops: from a phase back to an earlier one, as long as tasks are open.
     """
     graph = StateGraph(State, context_schema=Context)
+    graph.add_edge(START, add_cycle(graph, before, phases, loops=loops))
+    return graph
+
+
+def add_cycle(
+    graph: StateGraph[State, Context, State, State],
+    before: Mapping[str, Node],
+    phases: Mapping[str, Node],
+    *,
+    loops: Mapping[str, str] = {},
+) -> str:
+    """A `cycle` in a graph that may hold others; the name of its first node, to which something must lead."""
     names = [*before, *phases]
     for name, node in {**before, **phases}.items():
         graph.add_node(name, node)
-    graph.add_edge(START, names[0])
     for here, there in (*pairwise(before), *pairwise(phases)):
         if here not in loops:
             graph.add_edge(here, there)
@@ -85,7 +96,7 @@ def cycle(
 
     for last in {*[*before][-1:], names[-1]}:
         graph.add_conditional_edges(last, again, {"again": next(iter(phases)), "done": END})
-    return graph
+    return names[0]
 
 
 def experiences(context: Context, keys: Sequence[str]) -> list[Experience]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from evolvent.agents.run import RunConfig, read_config, result
+from evolvent.agents.solutions.scratchpad import thought
 from evolvent.agents.trace import read_lines
 from evolvent.environments.types import Cost
 from evolvent.memory.embedding import HashEmbedder
@@ -51,7 +52,8 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Episodes of one phase, by the run's metrics."""
+    """Episodes of one phase, by the run's metrics; or, with none, what was thought about answers before they were
+    given."""
 
     phase: str
     episodes: int
@@ -117,6 +119,7 @@ def read_findings(directory: Path, known: Mapping[str, Any] | None = None) -> Fi
         decisions = attempt("The gate's decisions", lambda: _decisions(ledger)) or ()
         undecided = attempt("The records", lambda: _undecided(ledger, decisions)) or ()
         by_status = attempt("The records by status", lambda: _by_status(ledger)) or {}
+        spent += attempt("The calls outside episodes", lambda: _thought(ledger)) or ()
         learned = [*(each.record for each in decisions), *undecided]
         origins = {}
         for source in sorted({parent for record in learned for parent in record.parents}):
@@ -185,6 +188,12 @@ def _spent(directory: Path) -> tuple[Spent, ...]:
         )
         for phase, rows in by_phase.items()
     )
+
+
+def _thought(ledger: Ledger) -> tuple[Spent, ...]:
+    costs = [thought(ledger, generation) for generation in ledger.generations()]
+    total = sum(costs, Cost())
+    return (Spent("thinking", 0, 0, total),) if total.calls else ()
 
 
 def _cost(row: Mapping[str, Any]) -> Cost:

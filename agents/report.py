@@ -213,7 +213,7 @@ def _costs(found: Findings) -> RenderableType:
     if not found.spent:
         return Text("")
     told = [
-        f"{each.phase} {each.episodes} episodes, {each.cost.calls:,} calls, "
+        f"{each.phase} {f'{each.episodes} episodes, ' if each.episodes else ''}{each.cost.calls:,} calls, "
         f"{each.cost.tokens_in + each.cost.tokens_out:,} tokens"
         + (f", {each.failures} failed" if each.failures else "")
         for each in found.spent

@@ -3,12 +3,15 @@
 One generation is one trial over the tasks that are still unsolved. A failed attempt is turned into a short lesson, and
 the next attempt at the same task reads the last few lessons of that task before the task itself. Nothing passes
 between tasks and no weights change, so it is measured on its own tasks, beside as many attempts without the mechanism.
+Where programs are asked for, the trials of a task lie within one generation and its own tests stand in for the
+environment's word (`solutions/self_tested.py`); a generation is then a pass over new tasks, beside the first programs.
 
 Deviations from the paper and its released code:
 - Whether a task is solved is the environment's own all-or-nothing flag, never a mere end of the episode.
 - A small model may choose its lesson among the lines the world admits (`constrained`, off in the preset `paper`).
 - No few-shot examples: the environment's instructions are all that every prompt shares.
-- The code variant (self-written tests) waits for an environment that runs code.
+- In the code variant the reflector sees the newest program alone, as in the released code, and several self-written
+  tests are kept in both presets, as in the paper; the released script keeps one.
 - The paper's number of trials (10), of tasks (134) and the step limit (49) belong to the run and the environment.
 """
 
@@ -19,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Literal
 
-from langgraph.graph import StateGraph
+from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,18 +31,19 @@ from evolvent.agents.episode import Job
 from evolvent.agents.errors import ModelCallError
 from evolvent.agents.evaluation.held_out import Evaluation
 from evolvent.agents.evaluation.statistics import interval
-from evolvent.agents.evolution import State, cycle, experiences, finish_generation, keep, once
+from evolvent.agents.evolution import State, add_cycle, experiences, finish_generation, keep, once
 from evolvent.agents.refinement.reflection import reflect_on, told
 from evolvent.agents.rollout import Episode
 from evolvent.agents.solutions.act import Policy
 from evolvent.agents.solutions.recall import NO_RECALL, Lessons, Recall
+from evolvent.agents.solutions.self_tested import LOOPS, SelfTesting, phases
 from evolvent.agents.types import CallTag
 from evolvent.environments.types import Cost, Experience, Task
 from evolvent.memory.rendering import recall_events, trajectory_record
 from evolvent.memory.types import Event, Record, Scope, new_record
 
 ROLES = ("actor", "reflector")
-ENVIRONMENTS = ("workshop", "blackjack", "textworld", "textcraft")
+ENVIRONMENTS = ("workshop", "blackjack", "textworld", "textcraft", "code")
 CARRIES_OVER = False
 """A lesson serves the task it came from and no other, so success is that of the run's own tasks."""
 
@@ -62,18 +66,35 @@ class Config(BaseModel):
     """Of one lesson at most, where it is written."""
     scratchpad_tokens: int = Field(400, ge=1)
     """Of an attempt as the reflector or the next attempt reads it."""
+    self_tests: int = Field(3, ge=1)
+    """Code: tests that the model writes itself and that decide whether it tries again."""
+    iterations: int = Field(2, ge=0)
+    """Code: new programs after the first at most."""
+    program_tokens: int = Field(128, ge=1)
+    """Code: of one program, or of all its tests, at most."""
 
 
 PRESETS = {
     "small": Config(),
     "paper": Config(
-        temperature=0.0, stop_on_repeat=True, constrained=False, reflection_tokens=256, scratchpad_tokens=1600
+        temperature=0.0,
+        stop_on_repeat=True,
+        constrained=False,
+        reflection_tokens=256,
+        scratchpad_tokens=1600,
+        self_tests=5,
+        iterations=10,
+        program_tokens=1024,
     ),
 }
 
 
 def build(config: Config) -> StateGraph[State, Context, State, State]:
-    """Per trial: tasks → solve → feedback → reflect → remember → evaluate."""
+    """Per trial: tasks → solve → feedback → reflect → remember → evaluate.
+
+    Where programs are asked for, per generation: draw → write_tests → implement → (run_tests → reflect_on_tests →
+    implement_again)* → submit → compare.
+    """
     reflecting = config.strategy in ("reflection", "last_attempt_and_reflection")
 
     async def tasks(state: State, runtime: Runtime[Context]) -> State:
@@ -147,7 +168,9 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         )
         return {"episodes": [], "proposals": [], "scores": {}, "tasks": []}
 
-    return cycle(
+    graph = StateGraph(State, context_schema=Context)
+    trials = add_cycle(
+        graph,
         {},
         {
             "tasks": tasks,
@@ -157,6 +180,25 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
             "remember": remember,
             "evaluate": evaluate,
         },
+    )
+    programs = add_cycle(graph, {}, phases(_self_testing(config)), loops=LOOPS)
+
+    def way(state: State, runtime: Runtime[Context]) -> str:
+        return programs if runtime.context.objective.environment.name == "code" else trials
+
+    graph.add_conditional_edges(START, way, [trials, programs])
+    return graph
+
+
+def _self_testing(config: Config) -> SelfTesting:
+    return SelfTesting(
+        config.self_tests,
+        config.iterations,
+        show_attempt=config.strategy != "none",
+        reflect=config.strategy in ("reflection", "last_attempt_and_reflection"),
+        temperature=config.temperature,
+        reply_tokens=config.program_tokens,
+        reflection_tokens=config.reflection_tokens,
     )
 
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from evolvent.agents.context import Context
 from evolvent.agents.errors import ModelCallError, ModelUnavailableError, SetupError
@@ -18,6 +19,7 @@ from evolvent.agents.solutions.act import first_messages, new_messages
 from evolvent.agents.types import CallTag, derive_seed
 from evolvent.environments.sandbox import IsolatedEnvironment
 from evolvent.environments.types import Cost, Message, Task
+from evolvent.memory.ledger import Ledger
 
 
 class Scratchpad:
@@ -44,12 +46,23 @@ class Scratchpad:
         Raises:
             SetupError: the environment takes more than one reply, or has several players.
         """
+        return await self._opening(task, shown, moves=1)
+
+    async def opening(self, task: Task, shown: str = "") -> tuple[Message, ...]:
+        """The same, also where this is only the first of several moves.
+
+        Raises:
+            SetupError: the environment has several players.
+        """
+        return await self._opening(task, shown)
+
+    async def _opening(self, task: Task, shown: str, *, moves: int | None = None) -> tuple[Message, ...]:
         spec = self._context.objective.environment_at(self._generation)
         async with self._context.rollouts.pool.use(spec) as world:
-            if world.max_steps > 1 or len(world.players) > 1:
+            if world.max_steps > (moves or world.max_steps) or len(world.players) > 1:
                 raise SetupError(
                     f"{spec.name} takes {world.max_steps} moves and has {len(world.players)} players; this recipe "
-                    "improves an answer that is given in one. `evolvent envs` lists the environments."
+                    f"is for one player{' and one move' if moves else ''}. `evolvent envs` lists the environments."
                 )
             # As the episode that will answer begins, see `episode.recall`.
             seed = derive_seed(self._context.seed, "episode", task.id, 0)
@@ -132,17 +145,22 @@ class Scratchpad:
         """Whether a call about the task failed for want of a model, not of skill."""
         return any(row.get("failed") for row in self._rows(task.id))
 
-    def cost(self, *tasks: Task) -> Cost:
-        """Of all calls about these tasks; about all of the generation where none are named."""
-        rows = [row for task in tasks or self.tasks for row in self._rows(task.id)]
-        return sum((Cost(**row["cost"]) for row in rows if "cost" in row), Cost())
+    def cost(self) -> Cost:
+        """Of all calls of the generation."""
+        return thought(self._context.memory.ledger, self._generation)
 
-    def _rows(self, task: str) -> list[dict[str, object]]:
+    def _rows(self, task: str) -> list[dict[str, Any]]:
         texts = self._context.memory.ledger.memos(f"{self._generation}/think/{task}/").values()
         return [json.loads(text) for text in texts]
 
     def _key(self, task: Task, purpose: str, number: int) -> str:
         return f"{self._generation}/think/{task.id}/{purpose}/{number}"
+
+
+def thought(ledger: Ledger, generation: int) -> Cost:
+    """What the calls about a generation's tasks cost."""
+    rows = (json.loads(text) for text in ledger.memos(f"{generation}/think/").values())
+    return sum((Cost(**row["cost"]) for row in rows if "cost" in row), Cost())
 
 
 def tasks_of(context: Context, generation: int) -> list[Task]:

@@ -24,7 +24,7 @@ from evolvent.memory.quiet import quiet_transformers
 from evolvent.memory.weights import loop
 from evolvent.memory.weights.loop import rows_at_once
 from evolvent.memory.weights.preference import train_dpo, train_kto
-from evolvent.memory.weights.sft import Batches, as_item, joined, train_sft, weighed, summed_loss
+from evolvent.memory.weights.sft import Batches, as_item, joined, summed_loss, train_sft, weighed
 from evolvent.memory.weights.training import Encoder, Row, Step, Trained, Training
 
 TOOLS = ("hammer", "oil can", "file")

@@ -58,3 +58,9 @@ def memory_of(directory: Path) -> Memory:
 def generations(directory: Path) -> list[dict[str, Any]]:
     with memory_of(directory) as memory:
         return [json.loads(text) for text in memory.ledger.generations().values()]
+
+
+def handed_in(directory: Path) -> list[str]:
+    """The replies that were submitted, in the order of the tasks."""
+    with memory_of(directory) as memory:
+        return [episode.trajectories[0].steps[0].reply for episode in memory.ledger.episodes(phase="train")]

@@ -1,11 +1,27 @@
-"""Reflexion's signature, line by line, through whole runs. Line 5 is about code and stays open."""
+"""Reflexion's signature, line by line, through whole runs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from langchain_core.messages import BaseMessage
+from systems.problems import questions
+from systems.programmers import (
+    CRASH,
+    NONSENSE,
+    asked,
+    crashing,
+    handed_in,
+    overfitted,
+    right,
+    sandbox_runs,
+    text_of,
+    wrong,
+)
 from systems.rooms import Rooms
 from systems.runs import calls, generations, memory_of, play, prompt, resume, visited
 from systems.searcher import counting_reflector, reflector, repeater, searcher
@@ -13,8 +29,10 @@ from workshop_scorer import learner
 
 from evolvent.agents.models.scripted import ScriptedChatModel
 from evolvent.agents.recipes import reflexion
+from evolvent.agents.refinement.repair import fenced
 from evolvent.agents.run import RunConfig, result
 from evolvent.environments.catalog import build_inline
+from evolvent.environments.code import entry_point, signature, visible_tests
 from evolvent.environments.protocol import EnvironmentSpec
 from evolvent.environments.types import Task
 
@@ -244,4 +262,125 @@ def test_it_runs_to_a_report_on_each_of_its_environments(tmp_path: Path, environ
     report = result(play(tmp_path / "run", config, {"actor": learner(), "reflector": words}))
     assert report["finished"]
     assert [row["generation"] for row in report["generations"]] == [1, 2]
-    assert report["gain"]["n"] == 2
+    assert report["gain"]["n"] == (4 if environment == "code" else 2), "programs are asked for new tasks every time"
+
+
+LESSON = "It never looked at what it was given."
+
+
+def code(tasks: int = 1, strategy: str = "reflection", **settings: Any) -> RunConfig:
+    return RunConfig(
+        recipe="reflexion",
+        environment="code",
+        tasks=tasks,
+        generations=1,
+        settings={"strategy": strategy, **settings},
+        embedder="hash",
+    )
+
+
+def programmer(
+    tasks: Sequence[Task], tests: Callable[[Task], str], *programs: Callable[[Task], str]
+) -> ScriptedChatModel:
+    """Who writes these tests, and each of these programs in turn."""
+    written: dict[str, int] = {}
+
+    def reply(messages: Sequence[BaseMessage]) -> str:
+        if "write tests" in str(messages[0].text):
+            (task,) = [task for task in tasks if signature(task).strip() in text_of(messages)]
+            return tests(task)
+        task = asked(messages, tasks)
+        written[task.id] = written.get(task.id, -1) + 1
+        return fenced(programs[min(written[task.id], len(programs) - 1)](task))
+
+    return ScriptedChatModel(reply)
+
+
+def examples_of(task: Task) -> str:
+    """The docstring's examples as the model's own tests, which are right then."""
+    return "\n".join(visible_tests(task))
+
+
+def agreeing(task: Task) -> str:
+    """A test that holds of a wrong program."""
+    return f"assert {entry_point(task)}(0) == {NONSENSE!r}"
+
+
+def writer() -> ScriptedChatModel:
+    return ScriptedChatModel(lambda messages: LESSON)
+
+
+@pytest.mark.signature("reflexion", 5)
+@pytest.mark.parametrize(
+    ("tests", "program", "again"), [(agreeing, wrong, 0), (agreeing, right, 2), (examples_of, overfitted, 0)]
+)
+def test_a_program_is_handed_in_when_its_writer_s_own_tests_pass_whatever_it_is_worth(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tests: Callable[[Task], str],
+    program: Callable[[Task], str],
+    again: int,
+) -> None:
+    tasks = questions(code())
+    with sandbox_runs(monkeypatch) as runs:
+        run = play(tmp_path / "run", code(), {"actor": programmer(tasks, tests, program), "reflector": writer()})
+    own = tuple(tests(tasks[0]).splitlines())[:3]
+    assert runs[: again + 1] == [own] * (again + 1)
+    assert len(runs) == again + 3, "hidden tests of the answer and of the control, after the loop"
+    assert own not in runs[again + 1 :]
+    assert len(calls(run, role="reflector")) == again
+    assert generations(run)[0]["solved"] == float(program is right)
+
+
+@pytest.mark.signature("reflexion", 5)
+def test_a_new_program_is_written_from_the_one_before_its_test_results_and_the_reflection_together(
+    tmp_path: Path,
+) -> None:
+    tasks = questions(code())
+    models = {"actor": programmer(tasks, examples_of, wrong, crashing, right), "reflector": writer()}
+    run = play(tmp_path / "run", code(), models)
+    first, second, third = calls(run, purpose="implement")
+    assert LESSON not in prompt(first)
+    for row, before, came in ((second, wrong, f"Observed value: {NONSENSE!r}"), (third, crashing, CRASH)):
+        assert before(tasks[0]).strip() in prompt(row)
+        assert f"{visible_tests(tasks[0])[0]}  # {came}" in prompt(row)
+        assert LESSON in prompt(row)
+        assert tasks[0].prompt in prompt(row)
+    reflected = calls(run, role="reflector")
+    assert all(
+        before(tasks[0]).strip() in prompt(row) for row, before in zip(reflected, (wrong, crashing), strict=True)
+    )
+    assert generations(run)[0]["solved"] == 1.0
+    loop = ["run_tests", "reflect_on_tests", "implement_again"]
+    assert visited(run) == ["draw", "write_tests", "implement", *loop * 3, "submit", "compare"]
+
+
+@pytest.mark.parametrize("strategy", ["none", "last_attempt"])
+def test_without_reflection_programs_are_written_again_and_nobody_reflects(tmp_path: Path, strategy: str) -> None:
+    tasks = questions(code())
+    actor = programmer(tasks, examples_of, wrong, right)
+    run = play(tmp_path / "run", code(strategy=strategy), {"actor": actor, "reflector": ScriptedChatModel([])})
+    first, second = calls(run, purpose="implement")
+    assert (wrong(tasks[0]).strip() in prompt(second)) == (strategy == "last_attempt")
+    assert (first["messages"] == second["messages"]) == (strategy == "none")
+
+
+@pytest.mark.parametrize(("tests", "verdict"), [(examples_of, "improved"), (agreeing, "no evidence")])
+def test_tests_that_mean_something_lift_a_programmer_and_wrong_ones_do_not(
+    tmp_path: Path, tests: Callable[[Task], str], verdict: str
+) -> None:
+    config = code(tasks=12)
+    tasks = questions(config)
+    easy = {task.id for task in tasks[:4]}
+    actor = programmer(tasks, tests, lambda task: right(task) if task.id in easy else wrong(task), right)
+    told = result(play(tmp_path / "run", config, {"actor": actor, "reflector": writer()}))
+    assert told["frozen"]["success"] == pytest.approx(1 / 3)
+    assert told["verdict"] == verdict
+
+
+def test_a_task_for_which_no_test_can_be_read_is_answered_with_its_first_program(tmp_path: Path) -> None:
+    tasks = questions(code())
+    actor = programmer(tasks, lambda task: "I would test it thoroughly.", wrong, right)
+    run = play(tmp_path / "run", code(), {"actor": actor, "reflector": ScriptedChatModel([])})
+    assert handed_in(run)[tasks[0].id].strip() == wrong(tasks[0]).strip()
+    assert generations(run)[0]["own_tests"] == {tasks[0].id: 0}
