@@ -51,6 +51,9 @@ _INTERRUPTED = 130
 
 Recipe = Annotated[str, typer.Argument(help="lamarck, or the slug of a system that has a recipe.")]
 Env = Annotated[str, typer.Option("--env", help="NAME or NAME:key=value,key=value; see `evolvent envs`.")]
+EnvOrFirst = Annotated[
+    str | None, typer.Option("--env", help="NAME or NAME:key=value,key=value; by default the recipe's first.")
+]
 Model = Annotated[str, typer.Option("--model", help="smollm2, hf:…, openai:MODEL@URL, vllm:MODEL, scripted:FILE.")]
 Roles = Annotated[list[str] | None, typer.Option("--role", metavar="ROLE=SPEC", help="Another model for a role.")]
 Tasks = Annotated[int, typer.Option("--tasks", help="Training tasks a generation.")]
@@ -128,7 +131,7 @@ def root(
 @app.command()
 def run(
     recipe: Recipe,
-    env: Env = "workshop",
+    env: EnvOrFirst = None,
     model: Model = "smollm2",
     role: Roles = None,
     tasks: Tasks = 24,

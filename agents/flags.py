@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from evolvent.agents.distillation import Distillation
 from evolvent.agents.errors import SetupError, unknown
+from evolvent.agents.recipes.catalog import load_recipe
 from evolvent.agents.run import RunConfig
 from evolvent.environments.catalog import ENTRIES
 
@@ -25,7 +26,7 @@ _NEXT_OPTION = re.compile(r",(?=[A-Za-z_]\w*=)")
 def read_config_flags(
     recipe: str,
     *,
-    env: str,
+    env: str | None,
     roles: Iterable[str],
     settings: Iterable[str],
     flags: Mapping[str, Any],
@@ -34,7 +35,7 @@ def read_config_flags(
     """The config that `evolvent run` or `bench` was asked for.
 
     Args:
-        env: `NAME` or `NAME:key=value,key=value`.
+        env: `NAME` or `NAME:key=value,key=value`; None is the first of the recipe's own.
         roles: each `ROLE=SPEC`.
         settings: each `key=value`, of the recipe.
         shifts: each `GENERATION:key=value,key=value`, options of the environment from then on.
@@ -42,8 +43,9 @@ def read_config_flags(
 
     Raises:
         SetupError: one line that names the flag, its value and what was expected.
+        UnknownRecipeError: no such recipe.
     """
-    environment, options = read_environment(env)
+    environment, options = read_environment(load_recipe(recipe).ENVIRONMENTS[0] if env is None else env)
     chosen = dict(read_pair(each, "--role", "ROLE=SPEC, as in reflector=smollm2") for each in roles)
     over = dict(read_pair(each, "--set", "KEY=VALUE, as in attempts=2") for each in settings)
     try:

@@ -35,3 +35,8 @@ def test_a_shift_that_cannot_be_read_is_refused_with_an_example(text: str) -> No
 def test_options_that_the_environment_will_not_take_are_told_before_any_work() -> None:
     with pytest.raises(SetupError, match="epoch"):
         check(RunConfig(recipe="lamarck", shifts={2: {"epoch": -1}}))
+
+
+def test_without_an_environment_the_recipe_s_first_is_taken() -> None:
+    config = read_config_flags("self-debug", env=None, roles=(), settings=(), flags={})
+    assert (config.environment, config.options) == ("code", {})
