@@ -47,8 +47,9 @@ class Distillation(Training):
     only: Literal["success", "rewarded"] = "rewarded"
     """Steps to imitate (`sft` and `kto`): those of successful episodes, or those that were rewarded, in any episode."""
     rehearse: int = Field(128, ge=0)
-    """Exchanges of the base model with itself that are mixed in (`sft`), so that it forgets less. With `anchor` they
-    are not imitated: a small model that practises its own poor answers forgets more, not less."""
+    """Exchanges of the base model with itself that are mixed in (`sft`), so that it forgets less; no more than there
+    are examples. With `anchor` they are not imitated: a small model that practises its own poor answers forgets more,
+    not less."""
     stages: int = Field(1, ge=1)
     """The epochs, or steps, are trained in so many parts. After each of them validation episodes are played without
     memory; the first part that brings nothing more is left out, with those after it (early stopping)."""
@@ -131,7 +132,8 @@ async def distil(context: Context, config: Distillation, remembering: Rememberin
     if done is not None:
         return _DISTILLED.validate_json(done)
     if config.rehearse and config.method == "sft":
-        dataset = join(dataset.name, dataset, await rehearsed(context, config.rehearse, generation=generation))
+        exchanges = min(config.rehearse, len(dataset))
+        dataset = join(dataset.name, dataset, await rehearsed(context, exchanges, generation=generation))
     adapter = await _trained(context, config, f"{name}-{config.key}", dataset, generation)
     acting = active_adapter(context)
     evidence = await _gate(context, config, adapter, acting, generation)

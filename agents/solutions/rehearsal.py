@@ -20,13 +20,10 @@ _THEMES = (
     "a sum", "a difference", "a list", "a place", "a word", "an animal", "a story", "a letter", "the weather",
     "a number", "a recipe", "history", "a poem", "a plan", "a machine", "a rule of grammar",
 )  # fmt: skip
-_IN_A_WORD = " Answer with one word."
 
 
 async def rehearsed(context: Context, n: int, *, generation: int, tokens: int = 16) -> DataSet:
     """Up to `n` exchanges of the base model with itself: a question it wrote, and its greedy answer.
-
-    Every second answer is asked for in one word, as one that is chosen among options would be.
 
     Args:
         tokens: of an answer at most; one that is cut off there is left as it is. Many short answers serve better than
@@ -42,7 +39,6 @@ async def rehearsed(context: Context, n: int, *, generation: int, tokens: int = 
             try:
                 asked = await model.generate([_said(about)], tag, temperature=0.8, max_tokens=24, seed=seed)
                 question = asked.text.strip().splitlines()[0].strip() if asked.text.strip() else ""
-                question += _IN_A_WORD if question and index // len(_THEMES) % 2 else ""
                 answered = await model.generate([_said(question)], tag, max_tokens=tokens) if question else None
             except ModelCallError:
                 return json.dumps(None)  # one exchange less; the trace has the cause

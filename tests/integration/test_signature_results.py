@@ -38,7 +38,7 @@ def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     pytester.makepyprojecttoml(
         """
         [tool.pytest.ini_options]
-        addopts = "--strict-markers -p systems.plugin"
+        addopts = "--strict-markers --import-mode=importlib -p systems.plugin"  # a suite of that name may be loaded already
         markers = ["signature(slug, line)"]
         """
     )
