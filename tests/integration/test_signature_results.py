@@ -38,7 +38,8 @@ def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     pytester.makepyprojecttoml(
         """
         [tool.pytest.ini_options]
-        addopts = "--strict-markers --import-mode=importlib -p systems.plugin"  # a suite of that name may be loaded already
+        # Not by name: a suite that is called the same may be loaded already.
+        addopts = "--strict-markers --import-mode=importlib -p systems.plugin"
         markers = ["signature(slug, line)"]
         """
     )
