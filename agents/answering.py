@@ -83,7 +83,7 @@ async def evaluate(
         answered = [task for task in pad.tasks if task.id in drafts and (drafts[task.id] or not pad.failed(task))]
         await _hand_in(context, answered, drafts, "control", generation)
     else:
-        plain = Policy(context.model("actor"), recall, max_reply_tokens=reply_tokens, stop=stop)
+        plain = Policy(context.model("actor"), recall, max_reply_tokens=reply_tokens, stop=stop, written=True)
         jobs = [_job(context, task, seat(pad, task) if seat else plain, "control", generation) for task in pad.tasks]
         await context.rollouts.run(context.objective.environment_at(generation), jobs)
     own, control = (_so_far(context, generation, phase) for phase in ("train", "control"))

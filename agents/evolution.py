@@ -17,8 +17,10 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
 from evolvent.agents.context import Context
+from evolvent.agents.errors import ModelCallError
 from evolvent.agents.evaluation.held_out import Evaluation
 from evolvent.agents.feedback.environment import environment_feedback
+from evolvent.agents.types import Reply
 from evolvent.environments.types import Cost, Experience
 from evolvent.memory.types import Event
 
@@ -122,6 +124,20 @@ async def once(context: Context, key: str, ask: Callable[[], Awaitable[str]]) ->
         known = await ask()
         context.memory.ledger.add_memo(key, known)
     return known
+
+
+async def reply_once(context: Context, key: str, ask: Callable[[], Awaitable[Reply]]) -> Reply:
+    """The reply of a keyed call outside episodes; empty where it failed for good: the trace has the cause."""
+
+    async def call() -> str:
+        try:
+            reply = await ask()
+        except ModelCallError:
+            reply = Reply("", Cost(calls=1))
+        return json.dumps([reply.text.strip(), asdict(reply.cost)])
+
+    text, cost = json.loads(await once(context, key, call))
+    return Reply(text, Cost(**cost))
 
 
 def finish_generation(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from evolvent.agents.context import Context
-from evolvent.agents.errors import ModelCallError
-from evolvent.agents.evolution import once
+from evolvent.agents.evolution import reply_once
 from evolvent.agents.models.role import RoleModel
 from evolvent.agents.solutions.act import framed
-from evolvent.agents.types import CallTag
+from evolvent.agents.types import CallTag, Reply
 from evolvent.environments.types import Cost, Message, Trajectory, conversation, merge
 
 PURPOSE = "relabel"
@@ -47,20 +45,17 @@ async def answer(
         key = f"{generation}/{PURPOSE}/{number}"
         sent = [_instead(message, text) for message in conversation((), like.steps[0].messages)]
 
-        async def ask() -> str:
-            tag = CallTag("actor", "train", generation, like.task.id, purpose=PURPOSE, episode=key)
-            try:
-                if observation.actions and model.can_choose:
-                    options = [framed(observation, each) for each in observation.actions]
-                    choice = await model.choose(sent, options, tag, rng=context.rng(PURPOSE, generation, number))
-                    return json.dumps([options[choice.index], asdict(choice.cost)])
-                reply = await model.generate(sent, tag, max_tokens=reply_tokens)
-            except ModelCallError:
-                return json.dumps(["", asdict(Cost(calls=1))])  # a row less; the trace has the cause
-            return json.dumps([reply.text.strip(), asdict(reply.cost)])
+        tag = CallTag("actor", "train", generation, like.task.id, purpose=PURPOSE, episode=key)
 
-        reply, cost = json.loads(await once(context, key, ask))
-        return Answered(merge(sent)[-1][1], reply, Cost(**cost))
+        async def ask() -> Reply:
+            if not (observation.actions and model.can_choose):
+                return await model.generate(sent, tag, max_tokens=reply_tokens)
+            options = [framed(observation, each) for each in observation.actions]
+            choice = await model.choose(sent, options, tag, rng=context.rng(PURPOSE, generation, number))
+            return Reply(options[choice.index], choice.cost)
+
+        reply = await reply_once(context, key, ask)
+        return Answered(merge(sent)[-1][1], reply.text, reply.cost)
 
     return await context.rollouts.calls(one(number, text) for number, text in enumerate(inputs))
 

@@ -6,11 +6,8 @@ shows it examples of earlier tasks, here it is shown none, for a base model has 
 
 from __future__ import annotations
 
-import json
-
 from evolvent.agents.context import Context
-from evolvent.agents.errors import ModelCallError
-from evolvent.agents.evolution import once
+from evolvent.agents.evolution import reply_once
 from evolvent.agents.types import CallTag, derive_seed
 from evolvent.environments.types import Message
 from evolvent.memory.weights.dataset import DataSet
@@ -31,26 +28,25 @@ async def rehearsed(context: Context, n: int, *, generation: int, tokens: int = 
     """
     model = context.model("actor")
 
-    async def one(index: int) -> tuple[str, str] | None:
-        async def ask() -> str:
-            tag = CallTag("actor", "train", generation, purpose="rehearse", episode=key)
-            about = f"Write one short question about {_THEMES[index % len(_THEMES)]}. Write the question only."
-            seed = derive_seed(context.seed, "rehearse", generation, index)
-            try:
-                asked = await model.generate([_said(about)], tag, temperature=0.8, max_tokens=24, seed=seed)
-                question = asked.text.strip().splitlines()[0].strip() if asked.text.strip() else ""
-                answered = await model.generate([_said(question)], tag, max_tokens=tokens) if question else None
-            except ModelCallError:
-                return json.dumps(None)  # one exchange less; the trace has the cause
-            return json.dumps((question, answered.text.strip()) if answered and answered.text.strip() else None)
-
+    async def one(index: int) -> tuple[str, str]:
         key = f"{generation}/rehearse/{index}"
-        found = json.loads(await once(context, key, ask))
-        return (found[0], found[1]) if found else None
+        tag = CallTag("actor", "train", generation, purpose="rehearse", episode=key)
+        seed = derive_seed(context.seed, "rehearse", generation, index)
+        about = _said(f"Write one short question about {_THEMES[index % len(_THEMES)]}. Write the question only.")
+        asked = await reply_once(
+            context, f"{key}/question", lambda: model.generate([about], tag, temperature=0.8, max_tokens=24, seed=seed)
+        )
+        if not asked.text:
+            return "", ""
+        question = asked.text.splitlines()[0].strip()
+        answered = await reply_once(
+            context, f"{key}/answer", lambda: model.generate([_said(question)], tag, max_tokens=tokens)
+        )
+        return question, answered.text
 
     context.say(f"generation {generation}: {n} questions to rehearse")
     found = await context.rollouts.calls(one(index) for index in range(n))
-    return rehearsal(each for each in found if each is not None)
+    return rehearsal((question, answer) for question, answer in found if answer)
 
 
 def _said(text: str) -> Message:

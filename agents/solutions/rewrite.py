@@ -6,18 +6,16 @@ the environment says whether its answer is still right, and a data set is made o
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from evolvent.agents.context import Context
 from evolvent.agents.episode import Job
-from evolvent.agents.errors import ModelCallError
-from evolvent.agents.evolution import once
+from evolvent.agents.evolution import reply_once
 from evolvent.agents.solutions.act import Policy
-from evolvent.agents.types import CallTag, derive_seed
+from evolvent.agents.types import CallTag, Reply, derive_seed
 from evolvent.environments.protocol import EnvironmentSpec
 from evolvent.environments.types import Cost, Message, Trajectory, conversation
 
@@ -74,7 +72,7 @@ async def rewrite(
         for each in references
     )
     sound = {
-        place: text for place, (text, _) in enumerate(asked) if text and not speaks_of_rewriting(text)
+        place: reply.text for place, reply in enumerate(asked) if reply.text and not speaks_of_rewriting(reply.text)
     }  # what is refused already need not be played
     jobs = [
         Job(
@@ -89,13 +87,13 @@ async def rewrite(
     ]
     played = dict(zip(sound, await context.rollouts.run(environment, jobs), strict=True))
     found = []
-    for place, (reference, (text, cost)) in enumerate(zip(references, asked, strict=True)):
-        target, verdict = reference, _refused(text)
+    for place, (reference, reply) in enumerate(zip(references, asked, strict=True)):
+        target, verdict = reference, _refused(reply.text)
         if place in played:
             (attempt,) = played[place]
             right = attempt.outcome.success
             target, verdict = (attempt, "rewritten") if right else (reference, "wrong")
-        found.append(Rewrite(reference, text, target, verdict, cost))
+        found.append(Rewrite(reference, reply.text, target, verdict, reply.cost))
     return found
 
 
@@ -104,27 +102,20 @@ async def rewrite(
 
 async def _ask(
     context: Context, reference: Trajectory, *, generation: int, temperature: float, reply_tokens: int
-) -> tuple[str, Cost]:
-    """The frozen model's reply, and what it cost; empty where the call failed."""
+) -> Reply:
+    """The frozen model's reply; where it is empty the reference stays."""
     model, task = context.model("actor"), reference.task
     step = reference.steps[-1]
     told = conversation((), step.messages)
     request = Message("user", "task", "\n" + _REQUEST.format(reference=step.reply))
     key = f"{generation}/{ARM}/{task.id}"
-
-    async def ask() -> str:
-        tag = CallTag("actor", "train", generation, task.id, purpose=ARM, episode=key)
-        seed = derive_seed(context.seed, ARM, generation, task.id)
-        try:
-            reply = await model.generate(
-                (*told, request), tag, temperature=temperature, max_tokens=reply_tokens, seed=seed
-            )
-        except ModelCallError:
-            return json.dumps(["", asdict(Cost(calls=1))])  # the reference stays; the trace has the cause
-        return json.dumps([reply.text.strip(), asdict(reply.cost)])
-
-    text, cost = json.loads(await once(context, key, ask))
-    return text, Cost(**cost)
+    tag = CallTag("actor", "train", generation, task.id, purpose=ARM, episode=key)
+    seed = derive_seed(context.seed, ARM, generation, task.id)
+    return await reply_once(
+        context,
+        key,
+        lambda: model.generate((*told, request), tag, temperature=temperature, max_tokens=reply_tokens, seed=seed),
+    )
 
 
 def _refused(text: str) -> Verdict:

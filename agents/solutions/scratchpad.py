@@ -46,7 +46,7 @@ class Scratchpad:
         Raises:
             SetupError: the environment takes more than one reply, or has several players.
         """
-        return await self._opening(task, shown, moves=1)
+        return await self._opening(task, shown, one_move=True)
 
     async def opening(self, task: Task, shown: str = "") -> tuple[Message, ...]:
         """The same, also where this is only the first of several moves.
@@ -54,15 +54,15 @@ class Scratchpad:
         Raises:
             SetupError: the environment has several players.
         """
-        return await self._opening(task, shown)
+        return await self._opening(task, shown, one_move=False)
 
-    async def _opening(self, task: Task, shown: str, *, moves: int | None = None) -> tuple[Message, ...]:
+    async def _opening(self, task: Task, shown: str, *, one_move: bool) -> tuple[Message, ...]:
         spec = self._context.objective.environment_at(self._generation)
         async with self._context.rollouts.pool.use(spec) as world:
-            if world.max_steps > (moves or world.max_steps) or len(world.players) > 1:
+            if (one_move and world.max_steps > 1) or len(world.players) > 1:
                 raise SetupError(
                     f"{spec.name} takes {world.max_steps} moves and has {len(world.players)} players; this recipe "
-                    f"is for one player{' and one move' if moves else ''}. `evolvent envs` lists the environments."
+                    f"is for one player{' and one move' if one_move else ''}. `evolvent envs` lists the environments."
                 )
             # As the episode that will answer begins, see `episode.recall`.
             seed = derive_seed(self._context.seed, "episode", task.id, 0)

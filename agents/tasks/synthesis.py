@@ -7,20 +7,18 @@ thrown away.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
 from evolvent.agents.context import Context
-from evolvent.agents.errors import ModelCallError
-from evolvent.agents.evolution import once
+from evolvent.agents.evolution import reply_once
 from evolvent.agents.models.role import RoleModel
-from evolvent.agents.types import CallTag, derive_seed
+from evolvent.agents.types import CallTag, Reply, derive_seed
 from evolvent.environments.types import Cost, Message
 from evolvent.memory.embedding import Floats
 
@@ -68,29 +66,23 @@ async def synthesise(
         real: inputs that may not come back, word for word.
     """
 
-    async def ask(pair: tuple[Shown, Shown], number: int) -> tuple[str, Cost]:
+    async def ask(pair: tuple[Shown, Shown], number: int) -> Reply:
         key = f"{generation}/{PURPOSE}/{number}"
-
-        async def call() -> str:
-            tag = CallTag("actor", "train", generation, purpose=PURPOSE, episode=key)
-            seed = derive_seed(context.seed, PURPOSE, generation, number)
-            try:
-                reply = await model.generate(
-                    request(instructions, pair), tag, temperature=temperature, max_tokens=reply_tokens, seed=seed
-                )
-            except ModelCallError:
-                return json.dumps(["", asdict(Cost(calls=1))])  # a few inputs less; the trace has the cause
-            return json.dumps([reply.text, asdict(reply.cost)])
-
-        text, cost = json.loads(await once(context, key, call))
-        return text, Cost(**cost)
+        tag = CallTag("actor", "train", generation, purpose=PURPOSE, episode=key)
+        seed = derive_seed(context.seed, PURPOSE, generation, number)
+        asked = request(instructions, pair)
+        return await reply_once(
+            context,
+            key,
+            lambda: model.generate(asked, tag, temperature=temperature, max_tokens=reply_tokens, seed=seed),
+        )
 
     pairs = [pair for pair in permutations(shown, 2) for _ in range(samples)]
     replies = await context.rollouts.calls(ask(pair, number) for number, pair in enumerate(pairs))
     longest = _TOLERATED * max((len(each.input) for each in shown), default=0)
-    found = [each for text, _ in replies for each in inputs_of(text)]
+    found = [each for reply in replies for each in inputs_of(reply.text)]
     kept = dict.fromkeys(each for each in found if len(each) <= longest and each not in real)
-    return Synthesised(tuple(kept), len(found) - len(kept), sum((cost for _, cost in replies), Cost()))
+    return Synthesised(tuple(kept), len(found) - len(kept), sum((reply.cost for reply in replies), Cost()))
 
 
 def request(instructions: str, pair: Sequence[Shown]) -> list[Message]:
