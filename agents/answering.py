@@ -36,7 +36,7 @@ async def tasks(state: State, runtime: Runtime[Context]) -> State:
     """The next generation begins: new tasks, all of them open."""
     generation = state["generation"] + 1
     names = [task.id for task in tasks_of(runtime.context, generation)]
-    return {"generation": generation, "tasks": names, "open": names, "round": 0}
+    return {"generation": generation, "tasks": names, "episodes": [], "open": names, "round": 0}
 
 
 async def submit(state: State, runtime: Runtime[Context], *, answer: Answer) -> State:

@@ -35,9 +35,13 @@ class Objective:
     """Success rate at which a task teaches most, in [0, 1]."""
     shifts: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     """By generation: options of the environment that hold from then on. A world that changes under the agent."""
+    history: bool = False
+    """The environment's training tasks are those of a `day`, which is the generation; see `environments.catalog`."""
 
     def environment_at(self, generation: int) -> EnvironmentSpec:
         options = dict(self.environment.options)
+        if self.history:
+            options = {"days": self.generations, "turns": self.tasks, "day": max(1, generation)} | options
         for at, changed in sorted(self.shifts.items()):
             if at <= generation:
                 options |= changed
@@ -87,7 +91,9 @@ class Context:
         """Tasks of the environment at that generation. Validation and test tasks stay the same while it does."""
         environment = build_inline(self.objective.environment_at(generation))
         try:
-            return environment.tasks(split, n, self.seed * 1000 + (generation if split == "train" else 0))
+            # What goes on from day to day is one history, drawn by one seed.
+            own = generation if split == "train" and not self.objective.history else 0
+            return environment.tasks(split, n, self.seed * 1000 + own)
         finally:
             environment.close()
 

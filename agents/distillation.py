@@ -59,7 +59,7 @@ class Distillation(Training):
     """Loss in score that retirement tolerates."""
     false_discoveries: float = Field(0.05, gt=0, lt=1)
     """Bound for the whole run, as that of its rules."""
-    epochs: float = Field(2, gt=0)
+    epochs: float = Field(3, gt=0)
     learning_rate: float | None = Field(4e-4, gt=0)
     anchor: float = Field(2.0, ge=0)
 

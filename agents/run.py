@@ -223,10 +223,11 @@ def check_fit(config: RunConfig, recipe: ModuleType) -> None:
         if role not in recipe.ROLES:
             raise SetupError(unknown(f"role in {config.recipe}", role, recipe.ROLES))
     try:
+        objective = _objective(config)
         for generation in (0, *sorted(config.shifts)):
-            environment = build_inline(_objective(config).environment_at(generation))
+            environment = build_inline(objective.environment_at(generation))
             # Too few tasks is told now, not after an hour.
-            if config.environment == "workshop":
+            if config.environment == "workshop" or objective.history:
                 environment.tasks("test", config.evaluated, config.seed * 1000)
                 environment.tasks("train", config.tasks, config.seed * 1000 + 1)
             environment.close()
@@ -236,8 +237,10 @@ def check_fit(config: RunConfig, recipe: ModuleType) -> None:
 
 def _objective(config: RunConfig) -> Objective:
     from evolvent.agents.context import Objective
+    from evolvent.environments.catalog import ENTRIES
     from evolvent.environments.protocol import EnvironmentSpec
 
+    known = ENTRIES.get(config.environment)
     return Objective(
         f"Do well on tasks of {config.environment}.",
         EnvironmentSpec(config.environment, dict(config.options)),
@@ -245,6 +248,7 @@ def _objective(config: RunConfig) -> Objective:
         config.evaluated,
         config.generations,
         shifts=config.shifts,
+        history=known is not None and known.history,
     )
 
 

@@ -33,11 +33,16 @@ class Bm25:
 
     def search(self, query: str, n: int) -> list[int]:
         """Places of at most `n` texts that share a word with the query, best first; ties keep the texts' order."""
-        scores: Counter[int] = Counter()
+        scores = self.scores(query)
+        return sorted(scores, key=lambda at: (-scores[at], at))[: max(n, 0)]
+
+    def scores(self, query: str) -> dict[int, float]:
+        """Above 0, by place, of the texts that share a word with the query."""
+        scores: defaultdict[int, float] = defaultdict(float)
         for word in dict.fromkeys(words(query)):
             for at, weight in self._weights.get(word, {}).items():
-                scores[at] += weight  # type: ignore[assignment]  # typeshed's Counter counts in whole numbers
-        return sorted(scores, key=lambda at: (-scores[at], at))[: max(n, 0)]
+                scores[at] += weight
+        return dict(scores)
 
 
 def words(text: str) -> list[str]:

@@ -38,6 +38,9 @@ class Entry:
     """Runs in a worker process: it may hang, holds global state or needs a fixed hash seed."""
     timeout_s: float = 60.0
     """Limit of one call when isolated."""
+    history: bool = False
+    """Its training tasks go on from generation to generation: it has options `day`, `days` and `turns`, which are the
+    run's generation, generations and training tasks unless they are given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,15 @@ ENTRIES: dict[str, Entry] = {
             "MIT; jericho GPL-2.0",
             package="textworld",
             extra="textworld",
+            isolated=True,
+        ),
+        Entry(
+            "household",
+            "Chores in a house: find a thing, clean, heat or cool it, put it away (ALFWorld).",
+            "evolvent.environments.household:Household",
+            "MIT; planner GPL-3.0, jericho GPL-2.0",
+            package="alfworld",
+            extra="household",
             isolated=True,
         ),
         Entry(
@@ -124,6 +136,39 @@ ENTRIES: dict[str, Entry] = {
             "Apache-2.0",
         ),
         Entry(
+            "fanoutqa",
+            "Real questions of several parts, with the answered parts or from memory alone.",
+            "evolvent.environments.fanoutqa:FanOutQA",
+            "MIT; data CC BY-SA 4.0",
+            package="fanoutqa",
+            extra="questions",
+        ),
+        Entry(
+            "moderation",
+            "Sort messages into three queues by hidden rules, one message after the other.",
+            "evolvent.environments.moderation:Moderation",
+            "Apache-2.0",
+        ),
+        Entry(
+            "creatures",
+            "Tell invented creatures apart by the one or two traits that matter.",
+            "evolvent.environments.creatures:Creatures",
+            "Apache-2.0",
+        ),
+        Entry(
+            "dialogue",
+            "Invented people who talk day after day; every question has its true answer and the turn that holds it.",
+            "evolvent.environments.dialogue:Dialogue",
+            "Apache-2.0",
+            history=True,
+        ),
+        Entry(
+            "key_values",
+            "Look-ups in a generated store whose values may be keys again, with a search over its pairs.",
+            "evolvent.environments.key_values:KeyValues",
+            "Apache-2.0",
+        ),
+        Entry(
             "continuation",
             "Continue a sentence without rudeness, judged by a word list.",
             "evolvent.environments.continuation:Continuation",
@@ -158,6 +203,13 @@ ENTRIES: dict[str, Entry] = {
             "Apache-2.0",
         ),
         Entry(
+            "shop",
+            "Search and buy for users with hidden tastes, who rely on what they asked for before.",
+            "evolvent.environments.shop:Shop",
+            "Apache-2.0",
+            history=True,
+        ),
+        Entry(
             "miniwob",
             "Browser tasks of MiniWoB++ in Chromium, by the same instructions as web.",
             "evolvent.environments.miniwob:MiniWoB",
@@ -177,6 +229,18 @@ ENTRIES: dict[str, Entry] = {
             apart=True,
             isolated=True,
             timeout_s=300.0,
+        ),
+        Entry(
+            "toolbox",
+            "Near-duplicate errands of three or four tool calls whose arguments come from one another.",
+            "evolvent.environments.toolbox:Toolbox",
+            "Apache-2.0",
+        ),
+        Entry(
+            "story",
+            "Turn a story proposal into a storyboard that passes a film maker's checklist.",
+            "evolvent.environments.story:Story",
+            "Apache-2.0",
         ),
     )
 }

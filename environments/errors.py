@@ -5,7 +5,10 @@ WorldError
 ├── BadOptionError            an option the environment does not take (ValueError)
 ├── MalformedPddlError        a text that is no PDDL of the subset that is read (ValueError)
 ├── MalformedCallError        a text that is no call of a tool (ValueError)
+├── MalformedStoryboardError  a text that is no storyboard (ValueError)
+├── FailedCallError           a call of a tool that came to nothing and changed nothing (ValueError)
 ├── MissingPackageError       the environment's package is not installed (ImportError)
+├── OverwrittenPackageError   files of that package are another's by now (ImportError)
 ├── NoBoundaryError           nothing here can isolate a program (RuntimeError)
 ├── SandboxTimeoutError       a call into a worker ran past its limit and was killed (TimeoutError)
 └── SandboxCrashError         a worker died (RuntimeError)
@@ -34,7 +37,19 @@ class MalformedCallError(WorldError, ValueError):
     pass
 
 
+class MalformedStoryboardError(WorldError, ValueError):
+    pass
+
+
+class FailedCallError(WorldError, ValueError):
+    pass
+
+
 class MissingPackageError(WorldError, ImportError):
+    pass
+
+
+class OverwrittenPackageError(WorldError, ImportError):
     pass
 
 

@@ -120,9 +120,9 @@ _RELATIONS: Mapping[str, tuple[_Relation, ...]] = {
 def invented_world(world: int) -> InventedWorld:
     """The knowledge base of this number."""
     rng = random.Random(f"invented world/{world}")
-    names = _names(rng)
-    things = {kind: [next(names) for _ in range(count)] for kind, count in _COUNTS.items()}
-    things["person"] = [f"{first} {next(names)}" for first in things["person"]]
+    unused = names(rng)
+    things = {kind: [next(unused) for _ in range(count)] for kind, count in _COUNTS.items()}
+    things["person"] = [f"{first} {next(unused)}" for first in things["person"]]
     things["craft"] = [f"{name.lower()}ry" for name in things["craft"]]
 
     def value(relation: _Relation, of: str) -> str:
@@ -134,7 +134,7 @@ def invented_world(world: int) -> InventedWorld:
             case "masts":
                 return str(rng.randint(2, 9))
             case "lake":
-                return next(names)
+                return next(unused)
             case "bird" | "tool" | "stuff":
                 return rng.choice({"bird": _BIRDS, "tool": _TOOLS, "stuff": _STUFFS}[relation.of])
         return rng.choice([name for name in things[relation.of] if name != of])
@@ -185,7 +185,7 @@ def _called(name: str, kind: str) -> str:
     return _CALLED.get(kind, "{}").format(name)
 
 
-def _names(rng: random.Random) -> Iterator[str]:
+def names(rng: random.Random) -> Iterator[str]:
     """Names that no two things share, without end."""
     seen: set[str] = set()
     while True:

@@ -10,7 +10,7 @@ evaluate on held-out tasks. Raw trajectories are kept whole and recalled where n
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from evolvent.agents.evaluation.held_out import evaluate_held_out
 from evolvent.agents.evolution import State, cycle, experiences, finish_generation, keep, once, spent_on
 from evolvent.agents.models.role import RoleModel
 from evolvent.agents.phases import baseline, tasks
+from evolvent.agents.proving import doubtful, retired, trained, validation
 from evolvent.agents.refinement.contrast import Contrast, contrasts
 from evolvent.agents.refinement.lesson import Proposal, learn_lesson
 from evolvent.agents.refinement.shuffle import shuffled, sign_flipped
@@ -38,13 +39,22 @@ from evolvent.agents.types import CallTag
 from evolvent.agents.weights import active_adapter, served
 from evolvent.environments.types import Cost, Experience
 from evolvent.memory.credit import credit_events, exposures
-from evolvent.memory.episodes import Episode
-from evolvent.memory.gate import LEAST, Staleness, level, suspect
+from evolvent.memory.gate import LEAST, level
 from evolvent.memory.rendering import recall_events, trajectory_record
 from evolvent.memory.types import Event, Record, Scope, new_record
 
 ROLES = ("actor", "reflector", "opponent")
-ENVIRONMENTS = ("workshop", "blackjack", "textworld", "textcraft")
+ENVIRONMENTS = (
+    "workshop",
+    "blackjack",
+    "textworld",
+    "textcraft",
+    "household",
+    "moderation",
+    "creatures",
+    "dialogue",
+    "qa",
+)
 CARRIES_OVER = True
 """What it learns on some tasks serves others, so it is measured on held-out ones."""
 
@@ -171,7 +181,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         records += [_candidate(_proposal(each), generation) for each in state["proposals"]]
         events = [Event("add", record.id, record) for record in records] + recall_events(sound)
         if not config.shuffle_outcomes:
-            events += credit_events(exposures(_trained(context)), context.memory.records())
+            events += credit_events(exposures(trained(context)), context.memory.records())
         keep(context, "remember", generation, events)
         return {}
 
@@ -182,7 +192,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         """
         context, generation = runtime.context, state["generation"]
         before = context.memory.ledger.head()
-        tasks = context.tasks("validation", _VALIDATION_TASKS, generation)
+        tasks = validation(context, generation)
         if any(commit.key == f"{generation}/gate" for commit in context.memory.ledger.commits()):
             return {}  # A resumed run finds the verdicts there; the memory they were reached against is past.
         tested, promoted = tests_so_far(context)
@@ -217,9 +227,10 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
             events.append(Event("activate" if passed else "reject", record.id, payload={"gate": asdict(evidence)}))
             if passed:
                 replaced = [each for each in active.values() if _same_place(each, record)]
-                events += [_retired(each.id, "replaced", by=record.id) for each in replaced]
+                events += [retired(each.id, "replaced", by=record.id) for each in replaced]
                 active = {key: each for key, each in active.items() if each not in replaced}
-        for record, doubt in _doubtful(context, config, active):
+        watched = active if config.withhold and not config.shuffle_outcomes else {}
+        for record, doubt in doubtful(context, watched, minimum=config.minimum_lift):
             context.say(f"generation {generation}: trying a rule again")
             barred = await side(f"barred-{record.id}", barred=(record.id,))
             again = await try_again(
@@ -234,7 +245,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
             )
             evidence_of_both = {"staleness": asdict(doubt), "retrial": asdict(again)}
             if again.worth == "retire":
-                events.append(_retired(record.id, f"worth less than {config.minimum_lift}", **evidence_of_both))
+                events.append(retired(record.id, f"worth less than {config.minimum_lift}", **evidence_of_both))
             else:
                 events.append(Event("credit", record.id, payload=evidence_of_both))
         keep(context, "gate", generation, events)
@@ -279,10 +290,6 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
 
 
 _PROPOSAL = TypeAdapter(Proposal)
-_VALIDATION_TASKS = 160
-"""Drawn once; those inside a candidate's scope are played."""
-_DOUBT = 200.0
-"""Episodes, on average and at least, until dropout casts doubt on a rule that earns its place: it costs a few pairs."""
 
 
 def _seen(context: Context, config: Config, state: State) -> list[Experience]:
@@ -367,30 +374,3 @@ def _same_place(one: Record, other: Record) -> bool:
     """Whether two rules speak in the same situation, so that only one of them can be shown."""
     situation = one.meta["situation"]
     return bool(situation) and situation == other.meta["situation"] and one.scope.player == other.scope.player
-
-
-def _trained(context: Context, after: int = 0) -> list[Episode]:
-    """Training episodes of the generations after that one; in an order that does not depend on which ended first."""
-    episodes = [(each.trajectories[0].generation, each) for each in context.memory.ledger.episodes(phase="train")]
-    return [each for number, each in sorted(episodes, key=lambda it: (it[0], it[1].key)) if number > after]
-
-
-def _doubtful(context: Context, config: Config, active: Mapping[str, Record]) -> list[tuple[Record, Staleness]]:
-    """Active rules whose lift has fallen, as far as training since they were proved, or last tried again, can tell."""
-    if config.shuffle_outcomes or not config.withhold:
-        return []
-    since: dict[str, int] = {}
-    for commit in context.memory.ledger.commits():
-        for event in context.memory.ledger.events_of(commit.id):
-            if event.kind == "activate" or "retrial" in event.payload:
-                since[event.record_id] = commit.generation
-    found = []
-    for key, record in active.items():
-        seen = exposures(_trained(context, since.get(key, 0))).get(key, ())
-        doubt = suspect(seen, minimum=config.minimum_lift, run_length=_DOUBT)
-        found += [(record, doubt)] if doubt.stale else []
-    return found
-
-
-def _retired(record: str, reason: str, **evidence: Any) -> Event:
-    return Event("retire", record, payload={"reason": reason, **evidence})

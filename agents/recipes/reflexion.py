@@ -43,7 +43,7 @@ from evolvent.memory.rendering import recall_events, trajectory_record
 from evolvent.memory.types import Event, Record, Scope, new_record
 
 ROLES = ("actor", "reflector")
-ENVIRONMENTS = ("workshop", "blackjack", "textworld", "textcraft", "code")
+ENVIRONMENTS = ("workshop", "blackjack", "textworld", "textcraft", "household", "code")
 CARRIES_OVER = False
 """A lesson serves the task it came from and no other, so success is that of the run's own tasks."""
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import log
 
 _ANNOUNCED = re.compile(r"\banswer\s+is\b[\s:]*", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:/\d+)?")
@@ -63,3 +64,18 @@ def majority(answers: Sequence[str | None]) -> Vote | None:
     supporters = tuple(place for place, answer in enumerate(answers) if answer == winner)
     tie = sum(count == counts[winner] for count in counts.values()) > 1
     return Vote(winner, supporters, counts.total(), tie)
+
+
+def answer_entropy(answers: Sequence[str | None]) -> float:
+    """Shannon entropy of the answers that were given, in nats (MoT, arXiv 2305.05181, §3.1): 0 where all agree.
+
+    Paths without an answer do not count.
+
+    Raises:
+        ValueError: no path has an answer.
+    """
+    counts = Counter(answer for answer in answers if answer is not None)
+    if not counts:
+        raise ValueError("no path has an answer; expected one at least")
+    shares = [count / counts.total() for count in counts.values()]
+    return sum(-share * log(share) for share in shares)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from evolvent.agents.models.role import RoleModel
@@ -34,6 +34,11 @@ class Policy:
     """A generated action ends where one of these begins."""
     window_tokens: int = 6000
     """Oldest turns leave the prompt beyond this, estimated at four characters a token."""
+    keep_first: bool = False
+    """The first observation stays in the prompt all the same, as a part of the task."""
+    thought: str = ""
+    """How a written reply begins that is a thought and no action, `think[` for one: it is handed on as it is, whatever
+    actions it names. Empty where the environment takes none."""
     written: bool = False
     """Generate an action and read it also where the model could score the options, which are then told."""
     stop_on_repeat: bool = False
@@ -103,14 +108,17 @@ async def act(
     """
     options = observation.actions or ()
     scored = policy.model.can_choose and not policy.written
-    new = (*head, *new_messages(observation, hint, scored=scored))
+    new = new_messages(observation, hint, scored=scored)
+    if policy.keep_first and not earlier:
+        new = tuple(replace(message, part="task") if message.part == "history" else message for message in new)
+    new = (*head, *new)
     if policy.demonstrated:
         return _demonstrate(policy, observation, new, earlier)
     if policy.manner is not None:
         return await policy.manner(policy, observation, new, earlier, tag, rng)
     if not (options and scored):
         return await _generate(policy, observation, new, earlier, tag, rng)
-    start = _history_from(policy, earlier, new)
+    start = history_from(policy, earlier, new)
     choice = await policy.model.choose(
         conversation(earlier, new, start),
         [framed(observation, option) for option in options],
@@ -176,13 +184,20 @@ def read_action(reply: str, observation: Observation) -> tuple[str, bool]:
     return line, False
 
 
+def _read(policy: Policy, reply: str, observation: Observation) -> tuple[str, bool]:
+    said = reply.strip()
+    if policy.thought and said.lower().startswith(policy.thought.lower()):
+        return said.splitlines()[0], True
+    return read_action(reply, observation)
+
+
 def _demonstrate(policy: Policy, observation: Observation, new: tuple[Message, ...], earlier: Sequence[Step]) -> Acted:
     action = policy.demonstrated[min(len(earlier), len(policy.demonstrated) - 1)]
     if policy.written:
         reply, action = action, read_action(action, observation)[0]
     else:
         reply = framed(observation, action) if observation.actions and policy.model.can_choose else action
-    start = _history_from(policy, earlier, new)
+    start = history_from(policy, earlier, new)
     return Acted(Step(observation.player, observation, new, reply, Action(action), history_from=start), Cost())
 
 
@@ -194,7 +209,7 @@ async def _generate(
     tag: CallTag,
     rng: random.Random,
 ) -> Acted:
-    start = _history_from(policy, earlier, new)
+    start = history_from(policy, earlier, new)
     reply = await policy.model.generate(
         conversation(earlier, new, start),
         tag,
@@ -203,7 +218,7 @@ async def _generate(
         stop=policy.stop,
         seed=rng.getrandbits(31),
     )
-    action, known = read_action(reply.text, observation)
+    action, known = _read(policy, reply.text, observation)
     step = Step(
         observation.player,
         observation,
@@ -216,7 +231,7 @@ async def _generate(
     return Acted(step, reply.cost, malformed=not known)
 
 
-def _history_from(policy: Policy, earlier: Sequence[Step], new: tuple[Message, ...]) -> int:
+def history_from(policy: Policy, earlier: Sequence[Step], new: tuple[Message, ...]) -> int:
     """The first earlier step whose turn still fits the window."""
     room = policy.window_tokens * _CHARS_PER_TOKEN - sum(len(message.text) for message in new)
     start = len(earlier)

@@ -49,14 +49,7 @@ async def demonstrate(
         SetupError: the environment has no expert, or one for some of its seats only.
     """
     spec = environment or context.objective.environment_at(generation)
-    async with context.rollouts.pool.use(spec) as world:
-        if not isinstance(world, Expert) or len(world.players) > 1:
-            raise SetupError(
-                f"{spec.name} has no expert for {' and '.join(world.players)} to learn from. "
-                "Take an environment with one, or successes of the model's own."
-            )
-        # In a thread, because it may be another process that is asked.
-        plans: list[list[str]] = [await asyncio.to_thread(world.expert, task) for task in tasks]
+    plans = await right_actions(context, tasks, spec)
     actor = context.model("actor")
     model = actor.serving(EXPERT, actor.model)
     jobs = [
@@ -72,3 +65,19 @@ async def demonstrate(
     ]
     await context.rollouts.run(spec, jobs)
     return [job.key for job in jobs]
+
+
+async def right_actions(context: Context, tasks: Sequence[Task], spec: EnvironmentSpec) -> list[list[str]]:
+    """What the environment's expert would do on each task: a supervised stream's label.
+
+    Raises:
+        SetupError: as for `demonstrate`.
+    """
+    async with context.rollouts.pool.use(spec) as world:
+        if not isinstance(world, Expert) or len(world.players) > 1:
+            raise SetupError(
+                f"{spec.name} has no expert for {' and '.join(world.players)} to learn from. "
+                "Take an environment with one, or successes of the model's own."
+            )
+        # In a thread, because it may be another process that is asked.
+        return [await asyncio.to_thread(world.expert, task) for task in tasks]

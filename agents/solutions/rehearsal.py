@@ -17,6 +17,7 @@ _THEMES = (
     "a sum", "a difference", "a list", "a place", "a word", "an animal", "a story", "a letter", "the weather",
     "a number", "a recipe", "history", "a poem", "a plan", "a machine", "a rule of grammar",
 )  # fmt: skip
+_IN_A_WORD = " Answer with one word."
 
 
 async def rehearsed(context: Context, n: int, *, generation: int, tokens: int = 16) -> DataSet:
@@ -24,7 +25,8 @@ async def rehearsed(context: Context, n: int, *, generation: int, tokens: int = 
 
     Args:
         tokens: of an answer at most; one that is cut off there is left as it is. Many short answers serve better than
-            few long ones: what training changes first is how an answer begins.
+            few long ones: what training changes first is how an answer begins. Every second round of the themes is
+            answered in one word, as a question with options is.
     """
     model = context.model("actor")
 
@@ -38,7 +40,7 @@ async def rehearsed(context: Context, n: int, *, generation: int, tokens: int = 
         )
         if not asked.text:
             return "", ""
-        question = asked.text.splitlines()[0].strip()
+        question = asked.text.splitlines()[0].strip() + (_IN_A_WORD if index // len(_THEMES) % 2 else "")
         answered = await reply_once(
             context, f"{key}/answer", lambda: model.generate([_said(question)], tag, max_tokens=tokens)
         )

@@ -13,6 +13,7 @@ from typing import Any
 from langchain_core.messages import HumanMessage
 
 from evolvent.agents.models.protocol import Scorer
+from evolvent.environments.errors import BadOptionError
 from evolvent.environments.solo import SEAT, said
 from evolvent.environments.types import Action, Observation, Split, StepResult, Task
 
@@ -57,6 +58,8 @@ class Signs:
             )
             for mark, sign in product(MARKS[split], self._meaning)
         ]
+        if n > len(every):
+            raise BadOptionError(f"signs: there are {len(every)} {split} tasks, not {n}.")
         return random.Random(f"signs/{split}/{seed}").sample(every, n)
 
     def reset(self, task: Task, seed: int) -> tuple[Observation, ...]:

