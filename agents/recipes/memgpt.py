@@ -92,7 +92,7 @@ class Config(Remembering):
 
 
 PRESETS = {
-    "small": Config(window_tokens=1500, chain=3, reply_tokens=48, summary_tokens=64),
+    "small": Config(window_tokens=1500, chain=2, reply_tokens=40, summary_tokens=48),
     "paper": Config(reply_tokens=512, summary_tokens=512),
 }
 
