@@ -125,7 +125,7 @@ class Config(Remembering):
 
 
 PRESETS = {
-    "small": Config(summaries=6, rewrites=1, proposals=2, reply_tokens=24, critic_tokens=32),
+    "small": Config(summaries=4, rewrites=1, proposals=1, reply_tokens=24, critic_tokens=24),
     "paper": Config(),
 }
 

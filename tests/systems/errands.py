@@ -62,7 +62,7 @@ def runner(
         if last.endswith("or: unchanged"):
             return _listed(revise(task, last)) or "unchanged"
         if asked := re.search(r'For the goal "(.+)" the next call is (\w+)\. What is its (\w+)\?', last):
-            return _value(calls[asked[1]], asked[2], asked[3])
+            return _value(calls.get(asked[1], []), asked[2], asked[3])
         if "which cannot be undone" in last or "Reply with its number" in last:
             return branch if "number" in last else "yes" if yes else "no"
         goal = _goal(whole)
@@ -108,7 +108,8 @@ def _plain(text: str) -> str:
 def _value(calls: Sequence[str], tool: str, slot: str) -> str:
     same = {"consult": "lookup"}
     made = [read_call(text) for text in calls]
-    return str(next(call.arguments[slot] for call in made if same.get(call.name, call.name) == same.get(tool, tool)))
+    of_tool = [call.arguments for call in made if same.get(call.name, call.name) == same.get(tool, tool)]
+    return str(of_tool[0][slot]) if of_tool else "nobody knows"
 
 
 def _listed(goals: Sequence[str]) -> str:

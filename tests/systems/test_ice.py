@@ -34,7 +34,7 @@ def config(train: int = 6, generations: int = 1, evaluated: int = 6, **settings:
         evaluated=evaluated,
         generations=generations,
         preset="paper",
-        settings=settings,
+        settings={"threshold": 0.7, **settings},  # of this embedder, see the setting
         embedder="hash",
     )
 
