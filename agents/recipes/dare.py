@@ -78,7 +78,7 @@ class Config(Training):
 
 
 PRESETS = {
-    "small": Config(validation=8),
+    "small": Config(drops=(0.9,), validation=8),
     "paper": Config(drops=(0.1, 0.2, 0.5, 0.9, 0.99), scales=(0.5, 1.0), validation=200, learning_rate=2e-4),
 }
 

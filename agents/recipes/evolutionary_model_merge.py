@@ -79,7 +79,7 @@ class Config(Training):
 
 
 PRESETS = {
-    "small": Config(fitness=8),
+    "small": Config(population=3, fitness=8),
     "paper": Config(groups=30, population=None, repeats=3, fitness=1069, learning_rate=2e-4),
 }
 
