@@ -14,10 +14,10 @@ import functools
 import importlib.util
 import json
 import random
-import runpy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from evolvent.environments.errors import MissingPackageError
@@ -262,13 +262,23 @@ def _layout(plan: int) -> tuple[str, ...]:
 
 @functools.cache
 def _constants() -> dict[str, Any]:
-    return runpy.run_path(str(_shipped() / "gen" / "constants.py"))
+    return vars(_module("constants"))
 
 
 @functools.cache
 def _goals() -> dict[str, Any]:
-    goals: dict[str, Any] = runpy.run_path(str(_shipped() / "gen" / "goal_library.py"))["gdict"]
+    goals: dict[str, Any] = _module("goal_library").gdict
     return goals
+
+
+def _module(name: str) -> ModuleType:
+    """One module of the package, imported by its file: importing the package makes a folder in the user's home."""
+    spec = importlib.util.spec_from_file_location(f"alfworld_{name}", _shipped() / "gen" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @functools.cache

