@@ -6,7 +6,7 @@ withheld from training episodes now and then, and tried again once that casts do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -73,13 +73,40 @@ async def prove(
         promoted += passed
         events.append(Event("activate" if passed else "reject", record.id, payload={"gate": asdict(evidence)}))
     active = {key: record for key, record in context.memory.records().items() if record.status == "active"}
+
+    async def without(record: Record) -> Side:
+        return Side(f"barred-{record.id}", seats(Showing(proved=True, barred=(record.id,))))
+
+    def bearing(record: Record) -> list[Task]:
+        return [task for task in tasks if bears_on(record, task)]
+
+    events += await retrials(
+        context, active, as_it_is, without, bearing, generation=generation, pairs=pairs, minimum=minimum
+    )
+    keep(context, "prove", generation, events)
+
+
+async def retrials(
+    context: Context,
+    active: Mapping[str, Record],
+    as_it_is: Side,
+    without: Callable[[Record], Awaitable[Side]],
+    tasks: Callable[[Record], Sequence[Task]],
+    *,
+    generation: int,
+    pairs: int,
+    minimum: float,
+) -> list[Event]:
+    """Records in doubt are tried again; the events say which are retired, and on what grounds the others stay."""
+    events = []
     for record, doubt in doubtful(context, active, minimum=minimum):
+        context.say(f"generation {generation}: trying a rule again")
         again = await try_again(
             context,
             record,
             as_it_is,
-            Side(f"barred-{record.id}", seats(Showing(proved=True, barred=(record.id,)))),
-            [task for task in tasks if bears_on(record, task)],
+            await without(record),
+            tasks(record),
             generation=generation,
             minimum=minimum,
             most=pairs,
@@ -89,7 +116,7 @@ async def prove(
             events.append(retired(record.id, f"worth less than {minimum}", **both))
         else:
             events.append(Event("credit", record.id, payload=both))
-    keep(context, "prove", generation, events)
+    return events
 
 
 def validation(context: Context, generation: int) -> list[Task]:
@@ -116,9 +143,10 @@ def doubtful(context: Context, active: Mapping[str, Record], *, minimum: float) 
         for event in context.memory.ledger.events_of(commit.id):
             if event.kind == "activate" or "retrial" in event.payload:
                 since[event.record_id] = commit.generation
+    seen_after = {start: exposures(trained(context, start)) for start in {since.get(key, 0) for key in active}}
     found = []
     for key, record in active.items():
-        seen = exposures(trained(context, since.get(key, 0))).get(key, ())
+        seen = seen_after[since.get(key, 0)].get(key, ())
         doubt = suspect(seen, minimum=minimum, run_length=_DOUBT)
         found += [(record, doubt)] if doubt.stale else []
     return found

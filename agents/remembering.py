@@ -31,7 +31,7 @@ from evolvent.agents.solutions.scratchpad import Scratchpad, tasks_of
 from evolvent.environments.types import Experience, Task
 from evolvent.memory.gate import LEAST
 from evolvent.memory.rendering import recall_events
-from evolvent.memory.types import Event, Kind, Record
+from evolvent.memory.types import Event, Kind, Record, Scope
 
 __all__ = [
     "Remembering",
@@ -40,10 +40,15 @@ __all__ = [
     "baseline_of",
     "evaluation",
     "experience",
+    "finished",
     "learned",
+    "now",
+    "play",
     "proof",
+    "scope_of",
     "tasks",
     "turn",
+    "user",
     "written",
 ]
 
@@ -91,16 +96,32 @@ def turn(context: Context, state: State) -> list[Task]:
     return list(first.values())
 
 
+def scope_of(task: Task) -> Scope:
+    """Of what a user told: nobody else's prompt ever holds it."""
+    return Scope(task.environment, (user(task),) if user(task) else ())
+
+
+def now(context: Context) -> int:
+    """Training episodes so far: the clock of a stream."""
+    return max(context.memory.ledger.episodes_until("train").values(), default=0)
+
+
+async def play(context: Context, state: State, stream: Sequence[Task], policy: Policy) -> list[str]:
+    """Keys of these training episodes, one a task."""
+    generation = state["generation"]
+    jobs = [_job(context, task, generation, {"": policy}) for task in stream]
+    await context.rollouts.run(context.objective.environment_at(generation), jobs)
+    return [job.key for job in jobs]
+
+
 def attempt(seat: Seat, config: Remembering) -> Node:
     """The node that answers the tasks whose turn it is, with memory as it stands."""
 
     async def answer(state: State, runtime: Runtime[Context]) -> State:
         """The next task of each user, answered before anything is learned from it."""
-        context, generation = runtime.context, state["generation"]
-        policies = {"": seat(context, config.training)}
-        jobs = [_job(context, task, generation, policies) for task in turn(context, state)]
-        await context.rollouts.run(context.objective.environment_at(generation), jobs)
-        return {"episodes": [*state["episodes"], *(job.key for job in jobs)]}
+        context = runtime.context
+        keys = await play(context, state, turn(context, state), seat(context, config.training))
+        return {"episodes": [*state["episodes"], *keys]}
 
     return answer
 
@@ -109,6 +130,12 @@ def experience(context: Context, state: State, task: Task) -> Experience:
     """What came of a task of this generation."""
     (found,) = experiences(context, [_job(context, task, state["generation"], {}).key])
     return found
+
+
+def finished(context: Context, state: State) -> list[Experience]:
+    """What came of the tasks whose turn it is; what infrastructure failed teaches nothing."""
+    found = [experience(context, state, task) for task in turn(context, state)]
+    return [each for each in found if each.feedback.score is not None]
 
 
 def learned(context: Context, state: State, events: Sequence[Event]) -> State:

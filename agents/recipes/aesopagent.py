@@ -34,7 +34,7 @@ from evolvent.agents.episode import Job
 from evolvent.agents.evaluation.held_out import evaluation as judged
 from evolvent.agents.evolution import State, cycle, keep
 from evolvent.agents.proving import retired
-from evolvent.agents.remembering import Remembering, baseline_of, evaluation, experience, proof, tasks, written
+from evolvent.agents.remembering import Remembering, baseline_of, evaluation, experience, play, proof, tasks, written
 from evolvent.agents.solutions.act import Policy
 from evolvent.agents.solutions.found import Found, Showing, nearest
 from evolvent.agents.solutions.scratchpad import Scratchpad, user
@@ -184,12 +184,9 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
 
     async def fill(state: State, runtime: Runtime[Context]) -> State:
         """Every step's settings are written and its utility is run; the storyboards are handed in."""
-        context, generation = runtime.context, state["generation"]
-        policies = {"": seat(context, config.training)}
+        context = runtime.context
         own = Scratchpad(context, state).tasks
-        jobs = [Job(task, policies, "train", generation, seed=context.seed) for task in own]
-        await context.rollouts.run(context.objective.environment_at(generation), jobs)
-        return {"episodes": [job.key for job in jobs]}
+        return {"episodes": await play(context, state, own, seat(context, config.training))}
 
     async def comment(state: State, runtime: Runtime[Context]) -> State:
         """The expert goes through each storyboard: a score and a comment for every step and aspect."""

@@ -32,12 +32,11 @@ from langgraph.runtime import Runtime
 from pydantic import Field
 
 from evolvent.agents.context import Context
-from evolvent.agents.episode import Job
 from evolvent.agents.evolution import State, cycle, keep
 from evolvent.agents.models.role import RoleModel
 from evolvent.agents.phases import baseline
 from evolvent.agents.proving import retired
-from evolvent.agents.remembering import Remembering, evaluation, experience, proof, tasks, written
+from evolvent.agents.remembering import Remembering, evaluation, experience, play, proof, tasks, written
 from evolvent.agents.solutions.act import Policy
 from evolvent.agents.solutions.found import Find, Found, Showing
 from evolvent.agents.solutions.scratchpad import Scratchpad, tasks_of, user
@@ -103,13 +102,10 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
 
     async def infer(state: State, runtime: Runtime[Context]) -> State:
         """All tasks of the step are answered with the same notes."""
-        context, generation = runtime.context, state["generation"]
-        policies = {"": seat(context, config.training)}
-        stream = tasks_of(context, generation)
-        jobs = [Job(task, policies, "train", generation, seed=context.seed) for task in stream]
-        await context.rollouts.run(context.objective.environment_at(generation), jobs)
+        context = runtime.context
+        keys = await play(context, state, tasks_of(context, state["generation"]), seat(context, config.training))
         right = [each.task.id for answers in _classes(context, state) for each in answers.right]
-        return {"episodes": [job.key for job in jobs], "open": right}
+        return {"episodes": keys, "open": right}
 
     async def induce(state: State, runtime: Runtime[Context]) -> State:
         """The next minibatch of each class, with what its earlier ones showed."""

@@ -23,12 +23,12 @@ from evolvent.agents.context import Context
 from evolvent.agents.distillation import Distillation, absorbed_records, distil
 from evolvent.agents.episode import Job
 from evolvent.agents.errors import ModelCallError
-from evolvent.agents.evaluation.gate import Side, tests_so_far, try_again, try_candidate
+from evolvent.agents.evaluation.gate import Side, tests_so_far, try_candidate
 from evolvent.agents.evaluation.held_out import evaluate_held_out
 from evolvent.agents.evolution import State, cycle, experiences, finish_generation, keep, once, spent_on
 from evolvent.agents.models.role import RoleModel
 from evolvent.agents.phases import baseline, tasks
-from evolvent.agents.proving import doubtful, retired, trained, validation
+from evolvent.agents.proving import retired, retrials, trained, validation
 from evolvent.agents.refinement.contrast import Contrast, contrasts
 from evolvent.agents.refinement.lesson import Proposal, learn_lesson
 from evolvent.agents.refinement.shuffle import shuffled, sign_flipped
@@ -230,24 +230,16 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
                 events += [retired(each.id, "replaced", by=record.id) for each in replaced]
                 active = {key: each for key, each in active.items() if each not in replaced}
         watched = active if config.withhold and not config.shuffle_outcomes else {}
-        for record, doubt in doubtful(context, watched, minimum=config.minimum_lift):
-            context.say(f"generation {generation}: trying a rule again")
-            barred = await side(f"barred-{record.id}", barred=(record.id,))
-            again = await try_again(
-                context,
-                record,
-                as_it_is,
-                barred,
-                tasks,
-                generation=generation,
-                minimum=config.minimum_lift,
-                most=config.gate_pairs,
-            )
-            evidence_of_both = {"staleness": asdict(doubt), "retrial": asdict(again)}
-            if again.worth == "retire":
-                events.append(retired(record.id, f"worth less than {config.minimum_lift}", **evidence_of_both))
-            else:
-                events.append(Event("credit", record.id, payload=evidence_of_both))
+        events += await retrials(
+            context,
+            watched,
+            as_it_is,
+            lambda record: side(f"barred-{record.id}", barred=(record.id,)),
+            lambda record: tasks,
+            generation=generation,
+            pairs=config.gate_pairs,
+            minimum=config.minimum_lift,
+        )
         keep(context, "gate", generation, events)
         return {}
 

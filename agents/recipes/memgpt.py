@@ -36,13 +36,13 @@ from evolvent.agents.remembering import (
     experience,
     learned,
     proof,
+    scope_of,
     tasks,
     turn,
     written,
 )
-from evolvent.agents.remembering import user as whose
 from evolvent.agents.solutions.act import Policy
-from evolvent.agents.solutions.found import Showing, nearest
+from evolvent.agents.solutions.found import Showing, nearest, parts
 from evolvent.agents.solutions.paged import BLOCKS, CHARS_PER_TOKEN, FAILED, NEXT, TOLD, Chain, Window, calls_of, tokens
 from evolvent.agents.solutions.recall import Fixed, Recollection
 from evolvent.agents.solutions.scratchpad import Scratchpad, user
@@ -105,10 +105,10 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
 
         def recall(task: Task, player: str, rng: random.Random) -> Recollection:
             window = windows[task.id] = _window(snapshot, task, showing, config)
-            core = [r for name in BLOCKS for r in _parts(snapshot.records.values(), _scope(task), name)]
+            core = [r for name in BLOCKS for r in parts(snapshot.records.values(), scope_of(task), name)]
             found = [
                 *(record for record in core if showing.counts(record)),
-                *_parts(snapshot.records.values(), _scope(task), _SUMMARY),
+                *parts(snapshot.records.values(), scope_of(task), _SUMMARY),
             ]
             return Fixed(tuple(Recalled(record.id, True) for record in found), window.text())
 
@@ -131,10 +131,10 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         context, pad = runtime.context, Scratchpad(runtime.context, state)
         events: list[Event] = []
         for task in turn(context, state):
-            queue = _queue(context.memory.records().values(), _scope(task))
+            queue = _queue(context.memory.records().values(), scope_of(task))
             warned = any(each.meta["role"] == "alert" for each in queue)
             if not warned and await _used(context, pad, task, config) > config.warning * config.window_tokens:
-                number = _last(context, _scope(task)) + 1
+                number = _last(context, scope_of(task)) + 1
                 events += written(context, _UNPROVED, [_message(number, "alert", _ALERT, task, context, state, ())])
         keep(context, f"press/{state['round']}", state["generation"], events)
         return {}
@@ -174,12 +174,12 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
 
 
 def _window(snapshot: Snapshot, task: Task, showing: Showing, config: Config) -> Window:
-    records, scope = snapshot.records.values(), _scope(task)
-    summaries = _parts(records, scope, _SUMMARY)
+    records, scope = snapshot.records.values(), scope_of(task)
+    summaries = parts(records, scope, _SUMMARY)
 
     def search(function: str, query: str) -> list[str]:
         if function == "conversation_search_date":
-            return [each.text for each in _parts(records, scope, _MESSAGE) if str(each.meta["day"]) == query]
+            return [each.text for each in parts(records, scope, _MESSAGE) if str(each.meta["day"]) == query]
         part, mode = (_ARCHIVE, config.retrieval) if function == "archival_memory_search" else (_MESSAGE, "bm25")
         found = nearest(
             snapshot,
@@ -193,13 +193,13 @@ def _window(snapshot: Snapshot, task: Task, showing: Showing, config: Config) ->
         return [each.text for each in found]
 
     return Window(
-        core={name: block[-1].text for name in BLOCKS if (block := _counting(_parts(records, scope, name), showing))},
+        core={name: block[-1].text for name in BLOCKS if (block := _counting(parts(records, scope, name), showing))},
         summary=summaries[-1].text if summaries else "",
         queue=[each.text for each in _queue(records, scope)],
         outside={
-            "recall storage": len(_parts(records, scope, _MESSAGE)),
-            "archival storage": len(_parts(records, scope, _ARCHIVE))
-            + (len(_parts(records, Scope(task.environment), _ARCHIVE)) if scope.tags else 0),
+            "recall storage": len(parts(records, scope, _MESSAGE)),
+            "archival storage": len(parts(records, scope, _ARCHIVE))
+            + (len(parts(records, Scope(task.environment), _ARCHIVE)) if scope.tags else 0),
         },
         search=search,
     )
@@ -212,7 +212,7 @@ async def _used(context: Context, pad: Scratchpad, task: Task, config: Config) -
 
 
 async def _flushed(context: Context, pad: Scratchpad, task: Task, config: Config) -> list[Event]:
-    records, scope = context.memory.records().values(), _scope(task)
+    records, scope = context.memory.records().values(), scope_of(task)
     queue = _queue(records, scope)
     sizes = [len(each.text) // CHARS_PER_TOKEN + 1 for each in queue]
     count = evicted(
@@ -220,7 +220,7 @@ async def _flushed(context: Context, pad: Scratchpad, task: Task, config: Config
     )
     if not count:
         return []
-    olds = _parts(records, scope, _SUMMARY)
+    olds = parts(records, scope, _SUMMARY)
     gone = queue[:count]
     summary = str(olds[-1].meta["said"]) if olds else "nothing yet."
     # The summariser has a window as well: what does not fit in one call is summed up in several, each with the last.
@@ -243,7 +243,7 @@ async def _flushed(context: Context, pad: Scratchpad, task: Task, config: Config
 
 def _stored(context: Context, config: Config, state: State, trajectory: Trajectory) -> list[Event]:
     """Messages in and out, the calls with what came of them, and what core memory and archives are now."""
-    task, scope = trajectory.task, _scope(trajectory.task)
+    task, scope = trajectory.task, scope_of(trajectory.task)
     said: list[tuple[str, str]] = [("user", task.prompt)]
     window = _window(context.memory.snapshot(), task, Showing(), config)
     before = dict(window.core)
@@ -269,7 +269,7 @@ def _stored(context: Context, config: Config, state: State, trajectory: Trajecto
         if text == before.get(name):
             continue
         new = new_record("profile", text, scope, parents=(trajectory.id,), meta={"part": name})
-        olds = [old for old in _parts(context.memory.records().values(), scope, name) if old.id != new.id]
+        olds = [old for old in parts(context.memory.records().values(), scope, name) if old.id != new.id]
         events += written(context, config, [new])
         events += [Event("merge", old.id, payload={"into": new.id, "reason": "edited"}) for old in olds]
     return events
@@ -282,7 +282,7 @@ def _message(
     return new_record(
         "note",
         f"{number}. {role}: {text}",
-        _scope(task),
+        scope_of(task),
         parents=tuple(parents),
         meta={"part": _MESSAGE, "role": role, "number": number, "day": day},
     )
@@ -295,24 +295,15 @@ def _archived(text: str, scope: Scope, parents: tuple[str, ...]) -> Record:
 def _queue(records: Iterable[Record], scope: Scope) -> list[Record]:
     """The messages that are still in sight, oldest first."""
     known = list(records)
-    until = max((each.meta["until"] for each in _parts(known, scope, _SUMMARY)), default=0)
-    messages = [each for each in _parts(known, scope, _MESSAGE) if each.meta["number"] > until]
+    until = max((each.meta["until"] for each in parts(known, scope, _SUMMARY)), default=0)
+    messages = [each for each in parts(known, scope, _MESSAGE) if each.meta["number"] > until]
     return sorted(messages, key=lambda each: each.meta["number"])
 
 
 def _last(context: Context, scope: Scope) -> int:
     """Number of the user's newest message."""
-    numbers = [each.meta["number"] for each in _parts(context.memory.records().values(), scope, _MESSAGE)]
+    numbers = [each.meta["number"] for each in parts(context.memory.records().values(), scope, _MESSAGE)]
     return max(numbers, default=0)
-
-
-def _scope(task: Task) -> Scope:
-    return Scope(task.environment, (whose(task),) if whose(task) else ())
-
-
-def _parts(records: Iterable[Record], scope: Scope, part: str) -> list[Record]:
-    """The live records of a user that are such a part, in the order they were learned."""
-    return [each for each in records if each.scope == scope and each.meta.get("part") == part and each.status in LIVE]
 
 
 def _counting(records: Sequence[Record], showing: Showing) -> list[Record]:

@@ -35,13 +35,13 @@ from evolvent.agents.remembering import (
     experience,
     learned,
     proof,
+    scope_of,
     tasks,
     turn,
     written,
 )
-from evolvent.agents.remembering import user as whose
 from evolvent.agents.solutions.act import Policy
-from evolvent.agents.solutions.found import Found, Showing, nearest
+from evolvent.agents.solutions.found import Found, Showing, nearest, parts
 from evolvent.agents.solutions.recall import Fixed, Recollection
 from evolvent.agents.solutions.scratchpad import Scratchpad, tasks_of, user
 from evolvent.environments.types import Task, Trajectory
@@ -105,7 +105,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         def recall(task: Task, player: str, rng: random.Random) -> Recollection:
             """The bank, and the last turns, which are no recall: they gain no strength by it."""
             banked = bank(task, player, rng)
-            last = "\n".join(before.get(_scope(task), [])[-config.recent :]) if config.recent else ""
+            last = "\n".join(before.get(scope_of(task), [])[-config.recent :]) if config.recent else ""
             return Fixed(banked.recalled, "\n".join(part for part in (banked.head, last) if part))
 
         return Policy(context.model("actor"), recall, max_reply_tokens=config.reply_tokens)
@@ -114,7 +114,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         """Portrait and summary of the user, then what is most like the question."""
         if not config.bank:
             return []
-        of_all = [r for r in _parts(snapshot.records.values(), _scope(task), _WHO, _ALL) if showing.counts(r)]
+        of_all = [r for r in parts(snapshot.records.values(), scope_of(task), _WHO, _ALL) if showing.counts(r)]
         return [
             *of_all,
             *nearest(snapshot, task.prompt, task, k=config.top_k, kinds=_NOTE, mode="dense", showing=showing),
@@ -132,13 +132,13 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         """What happened that day and how the user seemed, once for each user and day."""
         context, pad, generation = runtime.context, Scratchpad(runtime.context, state), state["generation"]
         day = _date(context, generation)
-        first = {_scope(task): task for task in reversed(tasks_of(context, generation))}
+        first = {scope_of(task): task for task in reversed(tasks_of(context, generation))}
         known = context.memory.records().values()
         open_days = [
             (task, scope, turns)
             for scope, task in first.items()
-            if (turns := [r for r in _parts(known, scope, _TURN) if r.meta["day"] == day])
-            and not any(r.meta["day"] == day for r in _parts(known, scope, _DAY))
+            if (turns := [r for r in parts(known, scope, _TURN) if r.meta["day"] == day])
+            and not any(r.meta["day"] == day for r in parts(known, scope, _DAY))
         ]
         asked = [
             pad.ask(
@@ -166,13 +166,13 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
     async def summarise_all(state: State, runtime: Runtime[Context]) -> State:
         """The summary of all days and the portrait are written anew from those of the days."""
         context, pad, generation = runtime.context, Scratchpad(runtime.context, state), state["generation"]
-        first = {_scope(task): task for task in reversed(tasks_of(context, generation))}
+        first = {scope_of(task): task for task in reversed(tasks_of(context, generation))}
         known = context.memory.records().values()
         wanted = [
             (task, scope, part, wording, days)
             for scope, task in first.items()
             for part, of_days, wording in ((_ALL, _DAY, _ALL_EVENTS), (_WHO, _MOODS, _PORTRAIT))
-            if (days := _parts(known, scope, of_days))
+            if (days := parts(known, scope, of_days))
         ]
         texts = await pad.each(
             pad.ask(
@@ -191,7 +191,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
             led = f"{_LED[part]}: {text}"
             new = _record("profile", led, scope, part, days, _date(context, generation))
             events += written(context, _UNPROVED, [new])
-            olds = [old for old in _parts(known, scope, part) if old.id != new.id]
+            olds = [old for old in parts(known, scope, part) if old.id != new.id]
             events += [Event("merge", old.id, payload={"into": new.id, "reason": "written anew"}) for old in olds]
         keep(context, "summarise_all", generation, events)
         return {}
@@ -248,11 +248,6 @@ def _told(found: Sequence[Record]) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _scope(task: Task) -> Scope:
-    """Of what a user tells; nobody else's prompt ever holds it."""
-    return Scope(task.environment, (whose(task),) if whose(task) else ())
-
-
 def _date(context: Context, generation: int) -> int:
     """The day on which a generation's turns are spoken: the world's, where it has days."""
     return int(context.objective.environment_at(generation).options.get("day", generation))
@@ -260,7 +255,7 @@ def _date(context: Context, generation: int) -> int:
 
 def _turn(trajectory: Trajectory, day: int) -> Record:
     return replace(
-        _record("note", _said(trajectory), _scope(trajectory.task), _TURN, (), day), parents=(trajectory.id,)
+        _record("note", _said(trajectory), scope_of(trajectory.task), _TURN, (), day), parents=(trajectory.id,)
     )
 
 
@@ -273,11 +268,6 @@ def _record(kind: Kind, text: str, scope: Scope, part: str, parents: Iterable[Re
     return new_record(kind, text, scope, parents=origin, meta={"part": part, "day": day})
 
 
-def _parts(records: Iterable[Record], scope: Scope, *parts: str) -> list[Record]:
-    """The live records of a user that are such parts, in the order they were learned."""
-    return [r for r in records if r.scope == scope and r.meta.get("part") in parts and r.status in LIVE]
-
-
 def _history(context: Context) -> dict[Scope, list[str]]:
     """What was said by each user so far, in their order."""
     played = {each.trajectories[0].task.id: each.trajectories[0] for each in trained(context)}
@@ -285,7 +275,7 @@ def _history(context: Context) -> dict[Scope, list[str]]:
     for day in range(1, max((each.generation for each in played.values()), default=0) + 1):
         for task in tasks_of(context, day):
             if task.id in played and not played[task.id].outcome.failure:
-                told.setdefault(_scope(task), []).append(_said(played[task.id]))
+                told.setdefault(scope_of(task), []).append(_said(played[task.id]))
     return told
 
 

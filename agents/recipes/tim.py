@@ -36,14 +36,14 @@ from evolvent.agents.remembering import (
     attempt,
     baseline_of,
     evaluation,
-    experience,
+    finished,
     learned,
+    now,
     proof,
+    scope_of,
     tasks,
-    turn,
     written,
 )
-from evolvent.agents.remembering import user as whose
 from evolvent.agents.solutions.act import Policy
 from evolvent.agents.solutions.found import Found, Showing, nearest
 from evolvent.agents.solutions.scratchpad import Scratchpad, user
@@ -51,7 +51,7 @@ from evolvent.environments.types import Experience, Task
 from evolvent.memory.buckets import Buckets, missed
 from evolvent.memory.retrieval import LIVE
 from evolvent.memory.store import Snapshot
-from evolvent.memory.types import Event, Kind, Record, Scope, new_record
+from evolvent.memory.types import Event, Kind, Record, new_record
 
 ROLES = ("actor", "thinker")
 ENVIRONMENTS = ("dialogue", "qa")
@@ -137,26 +137,26 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
                 role="thinker",
                 max_tokens=config.thought_tokens,
             )
-            for each in _answered(context, state)
+            for each in finished(context, state)
         )
         return {}
 
     async def insert(state: State, runtime: Runtime[Context]) -> State:
         """Each thought goes into the bucket of its own text, and is as new as when it was said last."""
         context, pad = runtime.context, Scratchpad(runtime.context, state)
-        known, now = context.memory.records(), _now(context)
+        known, at = context.memory.records(), now(context)
         events: list[Event] = []
-        for each in _answered(context, state):
+        for each in finished(context, state):
             repeated = {plain(each.task.prompt), plain(_reply(each))}
             read = thoughts_in(pad.said(each.task, "post_think") or "")
             new = [thought for thought in read if plain(thought.text) not in repeated][: config.thoughts]
             fallen = buckets_of(context, [thought.text for thought in new])
-            records = [_record(each, thought, bucket, now) for thought, bucket in zip(new, fallen, strict=True)]
+            records = [_record(each, thought, bucket, at) for thought, bucket in zip(new, fallen, strict=True)]
             held = [known.get(record.id, record).meta for record in records]  # a merged thought may lie elsewhere
             touched = {meta.get("bucket", bucket) for meta, bucket in zip(held, fallen, strict=True)}
             pad.note(each.task, "touched", json.dumps(sorted(touched)))
             events += written(context, config, records)
-            events += [Event("update", record.id, payload={"meta": {"turn": now}}) for record in records]
+            events += [Event("update", record.id, payload={"meta": {"turn": at}}) for record in records]
         keep(context, f"insert/{state['round']}", state["generation"], events)
         return {}
 
@@ -239,12 +239,6 @@ def named(reply: str, count: int) -> list[int]:
     return places if len(places) < count else []
 
 
-def _answered(context: Context, state: State) -> list[Experience]:
-    """This turn's answers; what infrastructure failed is not thought over."""
-    found = [experience(context, state, task) for task in turn(context, state)]
-    return [each for each in found if each.feedback.score is not None]
-
-
 def _reply(answered: Experience) -> str:
     return "\n".join(step.reply for step in answered.trajectory.steps)
 
@@ -253,7 +247,7 @@ def _record(answered: Experience, thought: Thought, bucket: int, now: int) -> Re
     return new_record(
         "note",
         thought.text,
-        _scope(answered.task),
+        scope_of(answered.task),
         parents=(answered.trajectory.id,),
         meta={**_triple(thought), "bucket": bucket, "turn": now},
         generation=answered.trajectory.generation,
@@ -264,21 +258,16 @@ def _triple(thought: Thought) -> dict[str, str]:
     return {"head": thought.head, "relation": thought.relation, "tail": thought.tail}
 
 
-def _scope(task: Task) -> Scope:
-    """Of what a user said: it is recalled for that user alone."""
-    return Scope(task.environment, (whose(task),) if whose(task) else ())
-
-
 def _touched(context: Context, pad: Scratchpad, state: State) -> list[tuple[Task, int, list[Record]]]:
     """The buckets that this turn's thoughts went into, with what its user keeps there now, oldest first."""
     found = []
-    for each in _answered(context, state):
+    for each in finished(context, state):
         for bucket in json.loads(pad.said(each.task, "touched") or "[]"):
             kept = [
                 record
                 for record in context.memory.records().values()
                 if record.kind == "note" and record.status in LIVE
-                if record.scope == _scope(each.task) and record.meta.get("bucket") == bucket
+                if record.scope == scope_of(each.task) and record.meta.get("bucket") == bucket
             ]
             found.append((each.task, bucket, sorted(kept, key=lambda record: record.meta["turn"])))
     return found
@@ -325,16 +314,11 @@ def _missed(context: Context, config: Config, thoughts: Sequence[Record], genera
     scopes = {each.scope for each in thoughts}
     kept = {scope: embedder.embed([each.text for each in thoughts if each.scope == scope]) for scope in scopes}
     for task in context.tasks("test", context.objective.evaluated, generation):
-        if _scope(task) in kept:
+        if scope_of(task) in kept:
             (query_D,) = embedder.embed([task.prompt])
             for count, buckets in drawn.items():
-                shares[count].append(missed(buckets, query_D, kept[_scope(task)], config.top_k))
+                shares[count].append(missed(buckets, query_D, kept[scope_of(task)], config.top_k))
     return {str(count): round(fmean(each), 4) for count, each in shares.items() if each}
-
-
-def _now(context: Context) -> int:
-    """Training episodes so far."""
-    return max(context.memory.ledger.episodes_until("train").values(), default=0)
 
 
 def _told(thoughts: Sequence[Record]) -> str:

@@ -33,17 +33,17 @@ from evolvent.agents.remembering import (
     attempt,
     baseline_of,
     evaluation,
-    experience,
+    finished,
     learned,
+    now,
     proof,
     tasks,
-    turn,
     written,
 )
 from evolvent.agents.solutions.act import Policy
 from evolvent.agents.solutions.demonstration import right_actions
 from evolvent.agents.solutions.found import Found, Showing, nearest
-from evolvent.agents.solutions.scratchpad import Scratchpad, assistant, user
+from evolvent.agents.solutions.scratchpad import Scratchpad, agreed, assistant, user
 from evolvent.agents.solutions.shots import Shots
 from evolvent.environments.types import Experience, Task
 from evolvent.memory.fold import apply
@@ -219,9 +219,8 @@ def _live(record: Record, showing: Showing) -> bool:
 
 
 def _mistakes(context: Context, state: State) -> list[Experience]:
-    """Of this turn; what infrastructure failed teaches nothing."""
-    found = [experience(context, state, task) for task in turn(context, state)]
-    return [each for each in found if each.feedback.score is not None and not each.trajectory.outcome.success]
+    """Of this turn."""
+    return [each for each in finished(context, state) if not each.trajectory.outcome.success]
 
 
 async def _answers(context: Context, cases: Sequence[Task], state: State) -> list[str]:
@@ -305,7 +304,7 @@ def _rule(context: Context, text: str, case: Task, notes: Sequence[str], generat
         text,
         Scope(case.environment),
         parents=tuple(notes),
-        meta={"situation": "", "at": _now(context)},
+        meta={"situation": "", "at": now(context)},
         generation=generation,
     )
 
@@ -317,7 +316,7 @@ async def _admitted(
     known, pad = context.memory.records(), Scratchpad(context, state)
     events = written(context, config, [new])
     if new.id in known:
-        events.append(Event("update", new.id, payload={"meta": {"at": _now(context)}}))
+        events.append(Event("update", new.id, payload={"meta": {"at": now(context)}}))
         if _live(known[new.id], Showing()):
             return events
     holders = {parent for each in known.values() if _live(each, Showing()) for parent in each.parents}
@@ -337,7 +336,7 @@ async def _admitted(
 
 async def _agreed(pad: Scratchpad, case: Task, purpose: str, question: str, number: int) -> bool:
     reply = await pad.ask(case, purpose, [user(question)], number, role="reflector", max_tokens=4)
-    return reply.lower().lstrip(" \"'*").startswith("yes")
+    return agreed(reply)
 
 
 def _evicted(context: Context, config: Config, events: Sequence[Event]) -> list[Event]:
@@ -348,12 +347,7 @@ def _evicted(context: Context, config: Config, events: Sequence[Event]) -> list[
     used = {
         key: max(record.meta.get("at", 0), shown[key].episode if key in shown else 0) for key, record in records.items()
     }
-    return least_recently_used(records, used, _now(context), capacity=config.capacity, kinds=_RULE)
-
-
-def _now(context: Context) -> int:
-    """Training episodes so far."""
-    return max(context.memory.ledger.episodes_until("train").values(), default=0)
+    return least_recently_used(records, used, now(context), capacity=config.capacity, kinds=_RULE)
 
 
 def _row(context: Context, state: State) -> Mapping[str, Any]:

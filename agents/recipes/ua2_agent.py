@@ -43,17 +43,17 @@ from evolvent.agents.remembering import (
     baseline_of,
     evaluation,
     experience,
+    finished,
     learned,
     proof,
     tasks,
-    turn,
     written,
 )
 from evolvent.agents.remembering import user as whose
 from evolvent.agents.solutions.act import Policy
 from evolvent.agents.solutions.found import Found, Showing
 from evolvent.agents.solutions.recall import Recollection
-from evolvent.agents.solutions.scratchpad import Scratchpad, tasks_of, user
+from evolvent.agents.solutions.scratchpad import Scratchpad, agreed, tasks_of, user
 from evolvent.agents.solutions.shots import Shots
 from evolvent.environments.shop import cost
 from evolvent.environments.types import Experience, Observation, Recalled, Task
@@ -158,7 +158,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         """Which actions were key, and whether the earlier request helped that was shown."""
         context, pad = runtime.context, Scratchpad(runtime.context, state)
         questions = []
-        for each in _finished(context, state) if config.records else []:
+        for each in finished(context, state) if config.records else []:
             told = {"request": each.task.prompt, "done": _done(each)}
             questions.append((each.task, "analyse", _ANALYSE.format(**told)))
             if used := _used(context, each):
@@ -174,9 +174,9 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         context, pad = runtime.context, Scratchpad(runtime.context, state)
         events: list[Event] = []
         helped: dict[str, int] = {}
-        for each in _finished(context, state) if config.records else []:
+        for each in finished(context, state) if config.records else []:
             used, impact = _used(context, each), pad.said(each.task, "impact") or ""
-            if used and _agreed(impact):
+            if used and agreed(impact):
                 helped[used.id] = helped.get(used.id, int(used.meta.get("helped", 0))) + 1
             if (each.feedback.score or 0.0) > config.write_reward_threshold:
                 events += _kept(context, config, each, pad.said(each.task, "analyse") or "", used, impact)
@@ -280,12 +280,6 @@ def _ours(record: Record) -> bool:
     return record.kind == "skill" and _IMPORTANT in record.meta
 
 
-def _finished(context: Context, state: State) -> list[Experience]:
-    """Of this turn; what infrastructure failed was not finished."""
-    found = [experience(context, state, task) for task in turn(context, state)]
-    return [each for each in found if each.feedback.score is not None]
-
-
 def _used(context: Context, each: Experience) -> Record | None:
     """The earlier request that stood in the prompt."""
     known = context.memory.records()
@@ -298,10 +292,6 @@ def _done(each: Experience) -> str:
     for number, step in enumerate(each.trajectory.steps, 1):
         lines += [step.observation.text, f"{number}. {step.action.text}"]
     return "\n".join(lines)
-
-
-def _agreed(reply: str) -> bool:
-    return reply.lower().lstrip(" \"'*").startswith("yes")
 
 
 def _kept(

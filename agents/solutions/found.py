@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from evolvent.agents.solutions.recall import Fixed, Recollection
@@ -60,6 +60,11 @@ class Found:
         told = [record for record, each in zip(found, recalled, strict=True) if each.shown]
         parts = [self.prompt, self.tell(told) if told else self.otherwise]
         return Fixed(tuple(recalled), "\n".join(part for part in parts if part))
+
+
+def parts(records: Iterable[Record], scope: Scope, *names: str) -> list[Record]:
+    """The live records of a scope whose `meta["part"]` has one of these names, in the order they were learned."""
+    return [each for each in records if each.scope == scope and each.meta.get("part") in names and each.status in LIVE]
 
 
 def nearest(

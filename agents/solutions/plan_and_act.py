@@ -30,7 +30,7 @@ from evolvent.agents.solutions.plans import (
     told,
 )
 from evolvent.agents.solutions.recall import Recall, Recollection
-from evolvent.agents.solutions.scratchpad import assistant
+from evolvent.agents.solutions.scratchpad import agreed, assistant
 from evolvent.agents.types import CallTag
 from evolvent.environments.errors import MalformedCallError
 from evolvent.environments.tool_calls import read_call, write_call
@@ -222,7 +222,7 @@ class PlanAndAct:
         call = as_call(node, values)
         if self.confirmed(call.name):
             reply = await turn.aside(CONFIRM, _CONFIRM.format(call=write_call(call)))
-            if not reply.lower().lstrip(" \"'*").startswith("yes"):
+            if not agreed(reply):
                 return False
         return call
 

@@ -172,6 +172,11 @@ def user(text: str) -> Message:
     return Message("user", "task", text)
 
 
+def agreed(reply: str) -> bool:
+    """Whether a reply begins with yes."""
+    return reply.lower().lstrip(" \"'*").startswith("yes")
+
+
 def assistant(text: str) -> Message:
     """An earlier reply of the model's own."""
     return Message("assistant", "history", text)
