@@ -27,7 +27,7 @@ from evolvent.memory.weights import canaries
 from evolvent.memory.weights.adapters import Adapter, Adapters, adapter_record
 from evolvent.memory.weights.merged import MergedModel, MergedModels, merged_record
 
-_CANARY_PROMPTS = 16
+_CANARY_PROMPTS = 8
 
 
 async def register_merged(

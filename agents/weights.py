@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Method = Literal["sft", "dpo", "kto"]
-_CANARY_PROMPTS = 16
+_CANARY_PROMPTS = 8
 """Tried; the eight that show the adapter best are kept."""
 _REPORTS = 20
 """Lines of progress a training writes."""

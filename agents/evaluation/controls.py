@@ -68,13 +68,12 @@ class RawRetrieval:
     """The k episodes nearest to the task, whole, before it; the nearest stands first."""
 
     snapshot: Snapshot
-    environment: str
     k: int
     count: TokenCounter
     budget: int = HISTORY_TOKENS
 
     def __call__(self, task: Task, player: str, rng: random.Random) -> Recollection:
-        seat = Scope(self.environment, player=player)
+        seat = Scope(task.environment, player=player)
         found = self.snapshot.search(task.prompt, k=self.k, scope=seat, kinds=_TRAJECTORIES, mode="hybrid")
         records = [hit.record for hit in found]
         shown = tuple(Recalled(record.id, True) for record in records)
@@ -205,7 +204,7 @@ async def _raw_retrieval(context: Context, explored: Sequence[Episode], explorin
 
     context.say("controls: choosing k for raw-retrieval")
     started = time.perf_counter()
-    recalls = {k: RawRetrieval(snapshot, context.objective.environment.name, k, count) for k in CHOICES_OF_K}
+    recalls = {k: RawRetrieval(snapshot, k, count) for k in CHOICES_OF_K}
     last = context.objective.generations
     tasks = context.tasks("validation", per_k, last) if per_k else []
     jobs = [
@@ -233,7 +232,7 @@ async def _random_rules(context: Context, rival: Rival) -> Arm:
     events = [Event("add", record.id, record) for record in rival.random_rules]
     snapshot = context.memory.snapshot(context.memory.commit("random-rules", events, generation=0))
     shown = len(rival.random_rules)
-    recall = FromMemory(snapshot, context.objective.environment.name, rules=shown, trajectories=0)
+    recall = FromMemory(snapshot, rules=shown, trajectories=0)
     arm = await _evaluated(context, "random-rules", recall, 0, Cost())
     return replace(arm, note=f"{shown} rules")
 

@@ -5,6 +5,7 @@ Strings and numbers only: any `Scorer` can be verified, the embedded model and a
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ async def compare(
             f"{len(canaries)} canaries tell the adapter from its nearest rival by {apart:.3g} nats per token; a "
             f"tolerance of {tolerance} needs more than {2 * tolerance}. Measure others, or be less tolerant."
         )
-    served = [await _logprobs(model, canary) for canary in canaries]
+    served = await asyncio.gather(*(_logprobs(model, canary) for canary in canaries))
     worst = max(distance(canary.logprobs, now) for canary, now in zip(canaries, served, strict=True))
     if worst <= tolerance:
         return Verified(True, worst, "The trained adapter is served.")

@@ -103,7 +103,7 @@ class Config(Remembering):
 
 
 PRESETS = {
-    "small": Config(goals=4, calls=4, revisions=1, steps=6, call_tokens=24, plan_tokens=48),
+    "small": Config(goals=2, calls=2, revisions=1, steps=3, call_tokens=16, plan_tokens=32),
     "paper": Config(),
 }
 

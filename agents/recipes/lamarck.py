@@ -41,6 +41,7 @@ from evolvent.environments.types import Cost, Experience
 from evolvent.memory.credit import credit_events, exposures
 from evolvent.memory.gate import LEAST, level
 from evolvent.memory.rendering import recall_events, trajectory_record
+from evolvent.memory.store import Snapshot
 from evolvent.memory.types import Event, Record, Scope, new_record
 
 ROLES = ("actor", "reflector", "opponent")
@@ -108,15 +109,19 @@ def seats(
     context: Context, config: Config, model: RoleModel, *, temperature: float = 0.0, raw: bool = True, **recall: Any
 ) -> dict[str, Policy]:
     """Every seat's policy with that model in the learning seats, recalling from memory as it is now."""
-    plain = FromMemory(
-        context.memory.snapshot(),
-        context.objective.environment.name,
-        rules=config.rules,
-        trajectories=config.trajectories if raw else 0,
-        mode=config.retrieval,
-    )
+    plain = _recall(config, context.memory.snapshot(), raw=raw)
     policy = Policy(model, replace(plain, **recall), temperature=temperature)
     return seated(context, policy, lambda snapshot: replace(plain, snapshot=snapshot))
+
+
+def contender(config: Config, model: RoleModel, snapshot: Snapshot) -> Policy:
+    """A generation at a table where nothing is learned: with that model, recalling from memory as it was."""
+    return Policy(model, _recall(config, snapshot))
+
+
+def _recall(config: Config, snapshot: Snapshot, *, raw: bool = True) -> FromMemory:
+    trajectories = config.trajectories if raw else 0
+    return FromMemory(snapshot, rules=config.rules, trajectories=trajectories, mode=config.retrieval)
 
 
 def build(config: Config) -> StateGraph[State, Context, State, State]:

@@ -65,7 +65,7 @@ class Config(Training):
 
 
 PRESETS = {
-    "small": Config(learning_rates=(6e-4, 2e-3), validation=8),
+    "small": Config(learning_rates=(6e-4, 2e-3), lengths=(1.0,), validation=4, reply_tokens=32),
     "paper": Config(
         learning_rates=(1e-6, 2e-6, 4e-6, 7e-6, 1e-5, 2e-5, 4e-5, 7e-5, 1e-4), lengths=(4, 8, 12, 16), validation=2000
     ),

@@ -95,7 +95,6 @@ class FromMemory:
     """
 
     snapshot: Snapshot
-    environment: str
     rules: int = 6
     """Rules recalled at most."""
     trajectories: int = 3
@@ -113,7 +112,7 @@ class FromMemory:
     without any hint, so that the rule is measured against nothing, and something else has a chance to be tried."""
 
     def __call__(self, task: Task, player: str, rng: random.Random) -> Recollection:
-        scope = Scope(self.environment, task.tags, player)
+        scope = Scope(task.environment, task.tags, player)
         find = self.snapshot.search
         forced = [self.snapshot.records[key] for key in self.forced]
         rules = [record for record in forced if record.scope.player in ("", player)]
@@ -128,7 +127,7 @@ class FromMemory:
         told = [record for record, kept in zip(rules, shown, strict=True) if kept]
         examples: list[Record] = []
         if self.trajectories:
-            seat = Scope(self.environment, player=player)
+            seat = Scope(task.environment, player=player)
             hits = find(task.prompt, k=self.trajectories, scope=seat, kinds=_TRAJECTORIES, mode=self.mode)
             examples = [hit.record for hit in hits]
             recalled += [Recalled(record.id, True) for record in examples]

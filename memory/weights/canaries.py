@@ -224,15 +224,15 @@ class _Models:
 
     def logprobs(self, prompt: list[int], tokens: list[int], name: str) -> Logprobs:
         """One full forward: no cache, no batch, nothing shared with what is to be verified."""
-        ids = self._torch.tensor([prompt + tokens])
+        ids, last = self._torch.tensor([prompt + tokens]), len(tokens) + 1
         with self._torch.inference_mode():
             if name == BASE:
                 with self._model.disable_adapter() if self._slots else nullcontext():
-                    logits = self._model(input_ids=ids).logits
+                    logits = self._model(input_ids=ids, logits_to_keep=last).logits
             else:
                 self._model.set_adapter(self._slots[name])
-                logits = self._model(input_ids=ids).logits
-            logprobs = logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+                logits = self._model(input_ids=ids, logits_to_keep=last).logits
+            logprobs = logits[0, -last:-1].log_softmax(-1)
         values = tuple(float(logprobs[i, token]) for i, token in enumerate(tokens))
         if not all(map(math.isfinite, values)):
             raise BadCanariesError(

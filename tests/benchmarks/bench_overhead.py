@@ -152,7 +152,7 @@ async def cpu_ratio(*, with_memory: bool, rounds: int = 5, episodes: int = 12) -
     model = ScriptedChatModel(lambda messages: "oil")
     ratios = []
     with opened() as (memory, trace):
-        recall: Recall = FromMemory(memory.snapshot(), "workshop") if with_memory else NO_RECALL
+        recall: Recall = FromMemory(memory.snapshot()) if with_memory else NO_RECALL
         engine = Ours(model, memory, trace, recall, concurrency=1)
         for _ in range(rounds + 1):
             ours = await cpu_of(engine.play(tasks))

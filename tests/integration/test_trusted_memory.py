@@ -50,8 +50,8 @@ async def at_the_gate(directory: Path, candidates: list[Record], *, episodes: in
         for record in candidates:
             if played >= episodes:
                 break
-            recall = FromMemory(context.memory.snapshot(), "workshop", trajectories=0)
-            forced = FromMemory(context.memory.snapshot(), "workshop", trajectories=0, forced=(record.id,))
+            recall = FromMemory(context.memory.snapshot(), trajectories=0)
+            forced = FromMemory(context.memory.snapshot(), trajectories=0, forced=(record.id,))
             acting = {"temperature": 2.0}
             with_it = Side(f"with-{record.id}", {"": Policy(context.model("actor"), forced, **acting)})
             without = Side(f"memory-{len(promoted)}", {"": Policy(context.model("actor"), recall, **acting)})

@@ -75,7 +75,7 @@ def test_raw_retrieval_shows_the_k_nearest_episodes_and_names_them() -> None:
     embedder = HashEmbedder()
     corpus = Corpus(records, Shelf(lambda some: embedder.embed([record.text for record in some])))
     snapshot = Snapshot("head", records, corpus, embedder)
-    recall = RawRetrieval(snapshot, "workshop", 1, words)
+    recall = RawRetrieval(snapshot, 1, words)
     recollection = recall(Task("t", "A clock has woodworm.", "workshop"), "agent", RNG)
     assert "woodworm" in recollection.head
     assert "rust" not in recollection.head

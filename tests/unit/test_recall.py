@@ -38,7 +38,7 @@ def _keep(memory: Memory, *records: Record) -> None:
 
 
 def _recall(memory: Memory, **more: Any) -> FromMemory:
-    return FromMemory(memory.snapshot(), "workshop", **more)
+    return FromMemory(memory.snapshot(), **more)
 
 
 def test_a_rule_is_a_hint_in_its_own_situation_and_nowhere_else(memory: Memory) -> None:
