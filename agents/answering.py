@@ -66,6 +66,7 @@ async def evaluate(
     stop: tuple[str, ...] = (),
     reply_tokens: int = 256,
     more: Mapping[str, Any] = {},
+    later: Callable[[], Mapping[str, Any]] = dict,
 ) -> State:
     """Success on all tasks so far, beside the direct answers to them.
 
@@ -74,6 +75,7 @@ async def evaluate(
         seat: who plays the direct episodes otherwise. By default the model is asked once more, greedily, as in an
             ordinary episode: with `recall`, `stop` and at most `reply_tokens`.
         more: fields of the generation's row beside its scores.
+        later: gives more of them, once all answers are in.
     """
     context, generation = runtime.context, state["generation"]
     context.say(f"generation {generation}: comparing with direct answers")
@@ -99,6 +101,7 @@ async def evaluate(
         frozen_solved=control.solved,
         transitions=transitions(control.scores, own.scores),
         **more,
+        **later(),
     )
     return {"episodes": [], "tasks": [], "round": 0}
 

@@ -25,6 +25,7 @@ from evolvent.agents.adapter_commands import adapters_app
 from evolvent.agents.browsing import AsJson, Directory, envs, models_app, systems_app
 from evolvent.agents.errors import AgentError, ModelUnavailableError, RunDirectoryError, SetupError
 from evolvent.agents.memory_commands import memory_app
+from evolvent.agents.play_command import play
 from evolvent.agents.terminal import note, print_json, show, told
 from evolvent.environments.errors import WorldError
 from evolvent.memory.errors import LedgerLockedError, MemoryStoreError
@@ -326,6 +327,7 @@ def distill(
 
 
 app.command()(envs)
+app.command()(play)
 
 
 def _ready(config: RunConfig) -> Prepared:

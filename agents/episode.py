@@ -79,8 +79,10 @@ class EpisodeState(TypedDict, total=False):
     """What the seats on turn do, before the environment has answered."""
     steps: dict[str, tuple[Step, ...]]
     costs: dict[str, Cost]
+    scores: dict[str, float]
+    """Sum of what each seat was rewarded, also one that had nothing to decide."""
     done: bool
-    success: bool
+    success: dict[str, bool]
     failure: Failure
     detail: str
     trajectories: tuple[Trajectory, ...]
@@ -95,8 +97,9 @@ async def recall(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> Episo
         "recollections": {},
         "steps": dict.fromkeys(environment.players, ()),
         "costs": {player: Cost() for player in environment.players},
+        "scores": dict.fromkeys(environment.players, 0.0),
         "done": False,
-        "success": False,
+        "success": {},
         "failure": "",
         "detail": "",
     }
@@ -138,7 +141,9 @@ async def act_seats(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> Ep
 
 
 async def observe(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> EpisodeState:
-    """The environment answers; the seats' steps are complete."""
+    """The environment answers; the seats' steps are complete. It is not asked once a seat has ended the episode."""
+    if state["done"]:
+        return {}
     context = runtime.context
     actions = {player: each.step.action for player, each in state["acted"].items()}
     try:
@@ -152,17 +157,20 @@ async def observe(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> Epis
         if player in state["acted"]:
             step = replace(state["acted"][player].step, reward=reward, result=answers.get(player, ""))
             steps[player] = (*steps[player], step)
-        elif reward and steps[player]:
+        elif steps[player] and (reward or result.done):
             last = steps[player][-1]
-            steps[player] = (*steps[player][:-1], replace(last, reward=last.reward + reward))
+            told = f"{last.result}\n{answers.get(player, '')}".strip() if result.done else last.result
+            steps[player] = (*steps[player][:-1], replace(last, reward=last.reward + reward, result=told))
     longest = context.environment.max_steps
     limits = {player: context.job.policy(player).max_steps or longest for player in steps}
     done = result.done or any(len(taken) >= min(limits[player], longest) for player, taken in steps.items())
+    success = result.info.get("success", False)
     return {
         "observations": result.observations,
         "steps": steps,
+        "scores": {player: score + result.rewards.get(player, 0.0) for player, score in state["scores"].items()},
         "done": done,
-        "success": bool(result.info.get("success", False)),
+        "success": dict(success) if isinstance(success, Mapping) else dict.fromkeys(steps, bool(success)),
     }
 
 
@@ -174,7 +182,8 @@ async def finish(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> Episo
     trajectories = []
     for player in players:
         steps = state["steps"][player]
-        score = 0.0 if state["failure"] else min(1.0, max(0.0, sum(step.reward for step in steps)))
+        score = 0.0 if state["failure"] else min(1.0, max(0.0, state["scores"][player]))
+        success = state["success"].get(player, False) and not state["failure"]
         recollection = state["recollections"].get(player)
         trajectories.append(
             Trajectory(
@@ -182,7 +191,7 @@ async def finish(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> Episo
                 task=job.task,
                 player=player,
                 steps=steps,
-                outcome=Outcome(score, state["success"] and not state["failure"], state["failure"], state["detail"]),
+                outcome=Outcome(score, success, state["failure"], state["detail"]),
                 phase=job.phase,
                 generation=job.generation,
                 attempt=job.attempt,
@@ -195,13 +204,9 @@ async def finish(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> Episo
     return {"trajectories": tuple(trajectories)}
 
 
-# Coroutines though they never wait: LangGraph sends a plain function to a thread at every step.
+# A coroutine though it never waits: LangGraph sends a plain function to a thread at every step.
 async def next_move(state: EpisodeState) -> Literal["act", "finish"]:
     return "finish" if state["done"] else "act"
-
-
-async def after_act(state: EpisodeState) -> Literal["observe", "finish"]:
-    return "finish" if state["done"] else "observe"
 
 
 @cache
@@ -214,7 +219,7 @@ def episode_graph() -> CompiledStateGraph[EpisodeState, EpisodeContext, EpisodeS
     graph.add_node("finish", finish)
     graph.add_edge(START, "recall")
     graph.add_conditional_edges("recall", next_move)
-    graph.add_conditional_edges("act", after_act)
+    graph.add_edge("act", "observe")  # a second choice in every step would be a tenth of what a step costs
     graph.add_conditional_edges("observe", next_move)
     graph.add_edge("finish", END)
     return graph.compile()

@@ -34,6 +34,8 @@ class State(TypedDict, total=False):
     """Ledger keys of this generation's training episodes, in order."""
     scores: dict[str, float | None]
     """Feedback by trajectory id; None where infrastructure failed."""
+    population: list[str]
+    """Ids of the individuals that live, the oldest first, for recipes whose generation holds several models."""
     proposals: list[dict[str, Any]]
     """What refinement suggests and no gate has seen yet."""
     asked: dict[str, Any]

@@ -125,8 +125,13 @@ def read_value(text: str) -> Any:
 
 def run_directory(config: RunConfig) -> Path:
     """Where a run goes that was not told where."""
-    name = re.sub(r"[^\w.-]+", "-", config.environment)
-    return Path("runs") / f"{config.recipe}-{name}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return new_folder(f"{config.recipe}-{config.environment}-seed{config.seed}")
+
+
+def new_folder(name: str) -> Path:
+    """A folder in runs/ called so, and after the time."""
+    plain = re.sub(r"[^\w.-]+", "-", name)
+    return Path("runs") / f"{plain}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _no_constant(name: str) -> Any:

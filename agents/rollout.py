@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -87,7 +88,13 @@ class Rollouts:
             async with self._gate:
                 return await work
 
-        return await asyncio.gather(*(one(work) for work in works))
+        given = list(works)
+        try:
+            return await asyncio.gather(*(one(work) for work in given))
+        finally:
+            for work in given:  # those that still waited when the run was stopped
+                if inspect.iscoroutine(work) and inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
+                    work.close()
 
     def close(self) -> None:
         self.pool.close()

@@ -19,9 +19,12 @@ class Model:
     """`name@hash` of a LoRA adapter; empty for the base weights."""
     memory: str = ""
     """Ledger commit it recalls from; empty for no memory."""
+    individual: str = ""
+    """Record that is its genome, where a generation holds several models; empty where it holds one."""
 
     def __str__(self) -> str:
-        return "+".join(part for part in (self.base, self.adapter, self.memory and f"memory:{self.memory}") if part)
+        own = (self.base, self.adapter, self.memory and f"memory:{self.memory}", self.individual)
+        return "+".join(part for part in own if part)
 
 
 @dataclass(frozen=True, slots=True)

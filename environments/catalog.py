@@ -34,6 +34,11 @@ class Entry:
     """The extra is installed after the others by a call of its own: in one call with them pip finds no end."""
     players: tuple[str, ...] = ("agent",)
     """Seats with default options."""
+    opponents: tuple[str, ...] = ()
+    """Those it ships. Its option `bots`, seat → name, gives them seats; it plays these itself, and they are no longer
+    among its `players`."""
+    together: bool = False
+    """Its seats work for one score, which they share."""
     isolated: bool = False
     """Runs in a worker process: it may hang, holds global state or needs a fixed hash seed."""
     timeout_s: float = 60.0
@@ -66,6 +71,7 @@ ENTRIES: dict[str, Entry] = {
             "Mend things under hidden laws that all tasks of a world share.",
             "evolvent.environments.workshop:Workshop",
             "Apache-2.0",
+            together=True,
         ),
         Entry(
             "blackjack",
@@ -74,6 +80,27 @@ ENTRIES: dict[str, Entry] = {
             "MIT",
             package="rlcard",
             extra="games",
+        ),
+        Entry(
+            "cards",
+            "Leduc or limit hold'em against a player or a shipped opponent; every deal from all chairs.",
+            "evolvent.environments.cards:Cards",
+            "MIT",
+            package="rlcard",
+            extra="games",
+            players=("a", "b"),
+            opponents=("cfr", "rule-v1", "rule-v2", "random", "never-bluffs", "calls-all", "folds-to-raises"),
+        ),
+        Entry(
+            "games",
+            "Forty two-player games in words: board games, cards, dilemmas, negotiation, debate (TextArena).",
+            "evolvent.environments.games:Games",
+            "MIT",
+            package="textarena",
+            extra="textarena",
+            players=("a", "b"),
+            opponents=("random", "perfect", "careful", "tit_for_tat", "briefed"),
+            isolated=True,
         ),
         Entry(
             "textworld",
@@ -203,6 +230,13 @@ ENTRIES: dict[str, Entry] = {
             "Apache-2.0",
         ),
         Entry(
+            "society",
+            "Short situations among people whose hidden norms change from day to day.",
+            "evolvent.environments.society:Society",
+            "Apache-2.0",
+            history=True,
+        ),
+        Entry(
             "shop",
             "Search and buy for users with hidden tastes, who rely on what they asked for before.",
             "evolvent.environments.shop:Shop",
@@ -241,6 +275,21 @@ ENTRIES: dict[str, Entry] = {
             "Turn a story proposal into a storyboard that passes a film maker's checklist.",
             "evolvent.environments.story:Story",
             "Apache-2.0",
+        ),
+        Entry(
+            "kitchen",
+            "Two cooks share a kitchen and serve onion soups, by the rules of Overcooked.",
+            "evolvent.environments.kitchen:Kitchen",
+            "Apache-2.0",
+            players=("a", "b"),
+            opponents=("greedy", "onion-only", "random", "blocks-pot"),
+            together=True,
+        ),
+        Entry(
+            "judging",
+            "Which of two answers is better, where it is known; and the two-turn questions that they answer.",
+            "evolvent.environments.judging:Judging",
+            "Apache-2.0; MT-Bench Apache-2.0, for evaluation only",
         ),
     )
 }

@@ -17,6 +17,8 @@ class Environment(Protocol):
     - Rewards of an episode sum to a score in [0, 1] for each player.
     - An illegal action costs a step and is answered with a useful observation; it never raises.
     - `step` takes one entry where players take turns, several where they move together.
+    - Where several compete, seats are called a, b, …, and neighbouring tasks are one deal with its chairs rotated, as
+      many as there are seats: they share the tag `deal:…`, and over all of them luck cancels.
     """
 
     players: tuple[str, ...]

@@ -17,6 +17,8 @@ Split = Literal["train", "validation", "test"]
 Phase = Literal["train", "gate", "eval", "control"]
 Part = Literal["instructions", "memory", "task", "history"]
 Role = Literal["system", "user", "assistant"]
+EVALUATION_ONLY = "evaluation-only"
+"""Tag of tasks whose data nobody may learn from: no episode of theirs gets into a training set."""
 
 
 def _array_to_json(array: NDArray[Any]) -> dict[str, Any]:
@@ -87,7 +89,7 @@ class StepResult:
     """By player. Over an episode each player's rewards sum to a score in [0, 1]."""
     done: bool
     info: Mapping[str, Any] = field(default_factory=dict)
-    """`success` (bool, all-or-nothing) once done; never shown to the agent."""
+    """`success` once done, all-or-nothing: a bool, or one by player where one wins what another loses. Never shown."""
 
 
 @dataclass(frozen=True, slots=True)

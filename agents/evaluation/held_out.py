@@ -63,6 +63,6 @@ def evaluation(jobs: Sequence[Job], episodes: Sequence[Episode], *, player: str 
             continue
         seats = [each.outcome.score for each in episode if player in ("", each.player)]
         scores[job.task.id] = (sum(seats) / len(seats),)
-        solved += all(each.outcome.success for each in episode)
+        solved += all(each.outcome.success for each in episode if player in ("", each.player))
     success = interval(scores, seed=seed)
     return Evaluation(scores, success, solved / max(1, len(scores)), cost, dropped)

@@ -2,7 +2,8 @@
 
 The prompt is rebuilt as the acting policy sends it, turn by turn, either with what memory had put into it or stripped
 of that, so that weights learn to act without being told. Nothing is learned from an episode that infrastructure failed,
-nor, unless it is asked for, from any that was not played for training: held-out tasks stay held out.
+nor from data that are for evaluation only, nor, unless it is asked for, from any that was not played for training:
+held-out tasks stay held out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from itertools import permutations
 from statistics import fmean
 from typing import Literal
 
-from evolvent.environments.types import Phase, Step, Trajectory, conversation, merge
+from evolvent.environments.types import EVALUATION_ONLY, Phase, Step, Trajectory, conversation, merge
 from evolvent.environments.types import Preference as EpisodePair
 from evolvent.memory.weights.dataset import DataSet, Example, Messages, Origin, Preference, Reply, ordered
 
@@ -161,7 +162,11 @@ _Situation = dict[str, list[_Made]]
 
 
 def _sound(trajectories: Iterable[Trajectory], phases: Collection[Phase]) -> Iterator[Trajectory]:
-    return (each for each in trajectories if each.phase in phases and not each.outcome.failure)
+    return (
+        each
+        for each in trajectories
+        if each.phase in phases and not each.outcome.failure and EVALUATION_ONLY not in each.task.tags
+    )
 
 
 def _reply(trajectory: Trajectory) -> Reply:

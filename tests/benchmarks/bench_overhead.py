@@ -173,13 +173,13 @@ async def cpu_of(work: Awaitable[None]) -> float:
 # -- a server --------------------------------------------------------------------------------------------------------
 
 
-def serve(latency_s: float, tell: Connection) -> None:
+def serve(latency_s: float, reply: str, tell: Connection) -> None:
     """In a process of its own, until it is ended."""
 
     async def answer(number: int, message: str) -> bytes:
         if latency_s:
             await asyncio.sleep(latency_s)
-        return says("oil")
+        return says(reply)
 
     async def forever() -> None:
         async with serving(answer) as url:
@@ -190,9 +190,9 @@ def serve(latency_s: float, tell: Connection) -> None:
 
 
 @contextlib.contextmanager
-def server(latency_s: float) -> Iterator[str]:
+def server(latency_s: float, reply: str = "oil") -> Iterator[str]:
     hears, tells = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(latency_s, tells), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(latency_s, reply, tells), daemon=True)
     process.start()
     try:
         yield hears.recv()

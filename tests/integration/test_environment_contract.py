@@ -25,6 +25,14 @@ WORLDS = {
     "workshop for two": EnvironmentSpec("workshop", {"seats": 2}),
     "blackjack": EnvironmentSpec("blackjack"),
     "blackjack banded": EnvironmentSpec("blackjack", {"situation": "banded"}),
+    "cards": EnvironmentSpec("cards"),
+    "cards against an opponent": EnvironmentSpec("cards", {"bots": {"b": "cfr"}}),
+    "cards for three": EnvironmentSpec("cards", {"game": "limit", "seats": 3}),
+    "games": EnvironmentSpec("games"),
+    "games, noughts and crosses against an opponent": EnvironmentSpec(
+        "games", {"game": "TicTacToe", "bots": {"b": "perfect"}}
+    ),
+    "games, the dilemma": EnvironmentSpec("games", {"game": "IteratedPrisonersDilemma", "points": True}),
     "textworld coin": EnvironmentSpec("textworld", {"level": 3}),
     "textworld cooking": EnvironmentSpec("textworld", {"game": "cooking"}),
     "household": EnvironmentSpec("household"),
@@ -61,6 +69,10 @@ WORLDS = {
     "planning with pots": EnvironmentSpec("planning", {"domain": "cooking"}),
     "web": EnvironmentSpec("web"),
     "web of two pages": EnvironmentSpec("web", {"task": "fill-form", "pages": 2}),
+    "society": EnvironmentSpec("society", {"turns": 100}),
+    "society of few norms on a later day": EnvironmentSpec(
+        "society", {"turns": 100, "days": 4, "day": 3, "norms": 2, "changes": "2:reverse+3:add", "world": 2}
+    ),
     "shop": EnvironmentSpec("shop", {"turns": 100}),
     "shop on its second day": EnvironmentSpec("shop", {"world": 2, "users": 3, "day": 2, "days": 3, "turns": 100}),
     "miniwob": EnvironmentSpec("miniwob", {"task": "click-checkboxes"}),
@@ -68,6 +80,10 @@ WORLDS = {
     "toolbox": EnvironmentSpec("toolbox"),
     "toolbox renamed": EnvironmentSpec("toolbox", {"family": "cargo", "renamed": True, "world": 2}),
     "story": EnvironmentSpec("story"),
+    "kitchen": EnvironmentSpec("kitchen"),
+    "kitchen in two parts beside a bot": EnvironmentSpec("kitchen", {"layout": "forced", "bots": {"b": "greedy"}}),
+    "judging of pairs": EnvironmentSpec("judging"),
+    "judging, its questions": EnvironmentSpec("judging", {"kind": "questions", "world": 2}),
 }
 FEWER = {"tools": 25, "fanoutqa": 90}
 """Worlds with fewer than 100 tasks in each split, and how many are dealt there."""
@@ -154,7 +170,10 @@ def test_the_rewards_of_an_episode_sum_to_a_score(world: Environment, task: Task
         played = play(world, task, random.Random(key))
         for player in world.players:
             assert -1e-9 <= played.score(player) <= 1 + 1e-9
-        assert isinstance(played.results[-1].info["success"], bool)
+        success = played.results[-1].info["success"]
+        by_player = success if isinstance(success, Mapping) else dict.fromkeys(world.players, success)
+        assert set(by_player) == set(world.players)
+        assert all(isinstance(each, bool) for each in by_player.values())
         assert not any("success" in result.info for result in played.results[:-1])
 
 
@@ -171,7 +190,7 @@ def test_one_observation_comes_per_player_and_names_its_situation(world: Environ
 def test_tasks_and_what_is_seen_survive_json(world: Environment, task: Task) -> None:
     assert load(Task, dump(task)) == task
     played = play(world, load(Task, dump(task)), random.Random(1))
-    assert all(load(Observation, dump(seen)) == seen for seen in played.first)
+    assert all(dump(load(Observation, dump(seen))) == dump(seen) for seen in played.first)
     assert all(dump(load(StepResult, dump(result))) == dump(result) for result in played.results)
 
 
@@ -188,7 +207,8 @@ def test_an_illegal_action_costs_a_step_and_is_answered(world: Environment, task
     while not results[-1].done:
         assert len(results) < world.max_steps * len(world.players)
         results.append(world.step({seen.player: Action(garbage) for seen in acting(results[-1].observations)}))
-    assert results[-1].info["success"] is False
+    success = results[-1].info["success"]
+    assert success is False or not all(success.values())  # where seats compete, one babbler wins of the other
 
 
 def test_a_seat_that_says_nothing_at_all_is_answered_too(world: Environment, task: Task) -> None:

@@ -83,10 +83,12 @@ def test_a_class_of_ones_own_is_built_by_its_path() -> None:
 def test_every_entry_is_listed_with_a_version_that_names_its_package() -> None:
     listed = {listing.name: listing for listing in catalog.entries()}
     assert list(listed) == [
-        *("workshop", "blackjack", "textworld", "household", "textcraft", "word_problems", "labelled"),
+        *("workshop", "blackjack", "cards", "games"),
+        *("textworld", "household", "textcraft", "word_problems", "labelled"),
         *("extraction", "translation", "qa", "fanoutqa", "moderation", "creatures"),
         *("dialogue", "key_values", "continuation"),
-        *("reasoning_gym", "code", "planning", "web", "shop", "miniwob", "tools", "toolbox", "story"),
+        *("reasoning_gym", "code", "planning", "web", "society", "shop", "miniwob", "tools", "toolbox", "story"),
+        *("kitchen", "judging"),
     ]
     assert listed["blackjack"].version == f"{importlib.metadata.version('rlcard')}+1"
     assert listed["reasoning_gym"].version == f"{importlib.metadata.version('reasoning-gym')}+1"
@@ -95,7 +97,7 @@ def test_every_entry_is_listed_with_a_version_that_names_its_package() -> None:
 
 
 def test_listing_imports_no_game() -> None:
-    games = "rlcard textworld textcraft reasoning_gym gymnasium torch"
+    games = "rlcard textarena textworld textcraft reasoning_gym gymnasium torch"
     script = (
         "import sys; from evolvent.environments import catalog; catalog.entries();"
         f"print([name for name in {games.split()} if name in sys.modules])"
