@@ -13,7 +13,7 @@ from typing import Protocol
 
 from evolvent.agents.models.role import RoleModel
 from evolvent.agents.solutions.recall import NO_RECALL, Recall
-from evolvent.agents.types import CallTag
+from evolvent.agents.types import CallTag, Reply
 from evolvent.environments.types import Action, Cost, Message, Observation, Sampling, Step, Task, conversation
 
 _CHARS_PER_TOKEN = 4
@@ -50,6 +50,29 @@ class Policy:
     """How an action is come by; None asks the model once."""
     max_steps: int | None = None
     """Steps after which the episode ends with the score so far, where the environment's limit is not nearer."""
+
+    async def write(
+        self,
+        prompt: Sequence[Message],
+        tag: CallTag,
+        rng: random.Random,
+        *,
+        max_tokens: int | None = None,
+        stop: tuple[str, ...] | None = None,
+    ) -> Reply:
+        """One reply as this seat writes: at its temperature and within its limits, where no others are given.
+
+        Raises:
+            ModelCallError: the model could not be reached, or failed for good.
+        """
+        return await self.model.generate(
+            prompt,
+            tag,
+            temperature=self.temperature,
+            max_tokens=self.max_reply_tokens if max_tokens is None else max_tokens,
+            stop=self.stop if stop is None else stop,
+            seed=rng.getrandbits(31),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,14 +233,7 @@ async def _generate(
     rng: random.Random,
 ) -> Acted:
     start = history_from(policy, earlier, new)
-    reply = await policy.model.generate(
-        conversation(earlier, new, start),
-        tag,
-        temperature=policy.temperature,
-        max_tokens=policy.max_reply_tokens,
-        stop=policy.stop,
-        seed=rng.getrandbits(31),
-    )
+    reply = await policy.write(conversation(earlier, new, start), tag, rng)
     action, known = _read(policy, reply.text, observation)
     step = Step(
         observation.player,

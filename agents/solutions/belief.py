@@ -59,13 +59,11 @@ async def believe(
     weighed = bool(options) and policy.model.can_choose and not policy.written
     turns = (*new, _asked(ASK_BELIEFS if weighed else ASK))
     start = history_from(policy, earlier, turns)
-    reply = await policy.model.generate(
+    reply = await policy.write(
         conversation(earlier, turns, start),
         replace(tag, purpose=BELIEVE) if weighed else tag,
-        temperature=policy.temperature,
-        max_tokens=policy.max_reply_tokens,
+        rng,
         stop=(*policy.stop, ASK_ACTION) if weighed else policy.stop,
-        seed=rng.getrandbits(31),
     )
     if weighed:
         turns = (*turns, assistant(reply.text), _asked(ASK_ACTION))

@@ -123,14 +123,8 @@ class Chosen:
         )
         told = self._that_fit([record.text for record, _ in choices], new, earlier)
         turns = new if earlier else _with_head(new, told)
-        reply = await policy.model.generate(
-            conversation(earlier, turns),
-            tag,
-            temperature=policy.temperature,
-            max_tokens=policy.max_reply_tokens,
-            stop=(*policy.stop, END) if told else policy.stop,
-            seed=rng.getrandbits(31),
-        )
+        stop = (*policy.stop, END) if told else policy.stop
+        reply = await policy.write(conversation(earlier, turns), tag, rng, stop=stop)
         action, known = read_action(reply.text, observation)
         step = Step(
             observation.player,

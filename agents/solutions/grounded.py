@@ -50,14 +50,8 @@ class Grounded:
 
         async def ask(purpose: str) -> str:
             nonlocal cost
-            reply = await policy.model.generate(
-                conversation(earlier, tuple(turns), len(earlier)),
-                replace(tag, purpose=purpose),
-                temperature=policy.temperature,
-                max_tokens=policy.max_reply_tokens,
-                stop=policy.stop,
-                seed=rng.getrandbits(31),
-            )
+            prompt = conversation(earlier, tuple(turns), len(earlier))
+            reply = await policy.write(prompt, replace(tag, purpose=purpose), rng)
             cost += reply.cost
             return reply.text
 

@@ -141,14 +141,8 @@ class Chain:
         cost, failed, reply = Cost(), 0, ""
         for number in range(self.most):
             prompt = conversation(earlier, tuple(_seen(turns, window)), 0)
-            answer = await policy.model.generate(
-                prompt,
-                replace(tag, purpose="act" if not number else f"act-{number}"),
-                temperature=policy.temperature,
-                max_tokens=policy.max_reply_tokens,
-                stop=policy.stop,
-                seed=rng.getrandbits(31),
-            )
+            purpose = "act" if not number else f"act-{number}"
+            answer = await policy.write(prompt, replace(tag, purpose=purpose), rng)
             cost, reply = cost + answer.cost, answer.text
             result, again = self._done(window, reply, sent)
             failed += result.startswith(FAILED)

@@ -268,13 +268,12 @@ class _Turn:
 
     async def _reply(self, messages: Sequence[Message], purpose: str, max_tokens: int | None) -> str:
         new = tuple(messages)
-        reply = await self.policy.model.generate(
+        reply = await self.policy.write(
             conversation(self.earlier, new, history_from(self.policy, self.earlier, new)),
             replace(self.tag, purpose=purpose),
-            temperature=self.policy.temperature,
-            max_tokens=max_tokens or self.policy.max_reply_tokens,
-            stop=() if max_tokens else self.policy.stop,
-            seed=self.rng.getrandbits(31),
+            self.rng,
+            max_tokens=max_tokens,
+            stop=() if max_tokens else None,
         )
         self.cost += reply.cost
         return reply.text

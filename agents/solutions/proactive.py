@@ -248,13 +248,8 @@ class _Planning:
         return (await self._reply((*head, Message("user", "history", question)), EXPLAIN)).strip()
 
     async def _reply(self, prompt: tuple[Message, ...], purpose: str) -> str:
-        reply = await self.policy.model.generate(
-            conversation(self.earlier, prompt, len(self.earlier)),
-            replace(self.tag, purpose=purpose),
-            temperature=self.policy.temperature,
-            max_tokens=self.policy.max_reply_tokens,
-            seed=self.rng.getrandbits(31),
-        )
+        sent = conversation(self.earlier, prompt, len(self.earlier))
+        reply = await self.policy.write(sent, replace(self.tag, purpose=purpose), self.rng)
         self.cost += reply.cost
         return reply.text
 

@@ -38,14 +38,7 @@ class Staged:
         said: dict[str, str] = {}
         cost = Cost()
         for stage in dict.fromkeys(self.stages):
-            reply = await policy.model.generate(
-                self.brief(stage, task, memory),
-                replace(tag, purpose=stage),
-                temperature=policy.temperature,
-                max_tokens=policy.max_reply_tokens,
-                stop=policy.stop,
-                seed=rng.getrandbits(31),
-            )
+            reply = await policy.write(self.brief(stage, task, memory), replace(tag, purpose=stage), rng)
             said[stage] = reply.text
             cost += reply.cost
         answer = self.put_together(task, said)

@@ -59,14 +59,7 @@ class TwoStage:
 
         async def ask(messages: tuple[Message, ...], tag: CallTag) -> str:
             nonlocal cost
-            reply = await policy.model.generate(
-                conversation(earlier, messages, start),
-                tag,
-                temperature=policy.temperature,
-                max_tokens=policy.max_reply_tokens,
-                stop=policy.stop,
-                seed=rng.getrandbits(31),
-            )
+            reply = await policy.write(conversation(earlier, messages, start), tag, rng)
             cost += reply.cost
             return reply.text
 

@@ -59,6 +59,7 @@ def measured(folder: Path, seeds: range) -> dict[str, list[float]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_all_operators_together_are_best_and_random_search_is_worst(tmp_path: Path) -> None:
     median = {arm: statistics.median(found) for arm, found in measured(tmp_path, range(5)).items()}
     assert median["full"] >= max(median["no hypermutation"], median["first-order only"])

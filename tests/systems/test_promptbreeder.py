@@ -193,17 +193,25 @@ def test_the_ranked_list_goes_from_worst_to_best_under_a_claim_of_the_contrary(t
 @pytest.mark.signature("promptbreeder", 3)
 @pytest.mark.parametrize("operator", ["eda", "eda_rank"])
 def test_prompts_that_are_nearly_one_are_listed_once(tmp_path: Path, operator: str) -> None:
-    same = iter(["Add it up.", "add it UP!", "Draw the boxes.", "Add it up", *["Draw the boxes."] * 4])
+    same = iter(
+        [
+            "Add it up.",
+            "add it UP!",
+            "Draw boxes.",
+            "Add it up",
+            "Draw boxes!",
+            "Add it up!",
+            "draw boxes",
+            "DRAW boxes",
+        ]
+    )
     model = writer(lambda request: "Say it aloud." if "next one of the list" in request else next(same))
     run = play(tmp_path / "run", config(1, operators=[operator], crossover_probability=0), {"actor": model})
     asked = calls(run, purpose=operator)
-    assert asked
+    assert len(asked) == 2
     for row in asked:
         listed = re.findall(r"^\d+\. (.+)$", row["messages"][-1]["content"], re.MULTILINE)
-        assert sorted(text.lower().strip(".!") for text in listed) in (
-            ["add it up", "draw the boxes"],
-            ["draw the boxes"],
-        )
+        assert sorted(text.lower().strip(".!") for text in listed) == ["add it up", "draw boxes"]
 
 
 @pytest.mark.signature("promptbreeder", 4)
