@@ -120,8 +120,9 @@ async def recall(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> Episo
 async def act_seats(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> EpisodeState:
     """Every seat that is on turn acts; seats that move together are asked together."""
     on_turn = [observation for observation in state["observations"] if observation.must_act]
+    works = [_act(observation, state, runtime.context) for observation in on_turn]
     try:
-        acted = await asyncio.gather(*(_act(observation, state, runtime.context) for observation in on_turn))
+        acted = [await works[0]] if len(works) == 1 else await asyncio.gather(*works)  # alone it needs no task
     except ModelCallError as error:
         return {"failure": "model", "detail": str(error)[:500], "done": True}
     costs = dict(state["costs"])

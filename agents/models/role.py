@@ -139,7 +139,8 @@ class RoleModel:
         started = time.perf_counter()
         for attempt in range(1, self._limits.attempts + 1):
             try:
-                result = await asyncio.wait_for(once(), self._limits.timeout_s)
+                async with asyncio.timeout(self._limits.timeout_s):  # wait_for would make a task of it
+                    result = await once()
                 return result, time.perf_counter() - started
             except ModelUnavailableError:
                 raise

@@ -98,7 +98,7 @@ class Config(BaseModel):
 
 PRESETS = {
     "small": Config(
-        candidates=2, max_reflections=2, selection_hands=4, reply_tokens=48, reflection_tokens=32, policy_tokens=48
+        candidates=2, max_reflections=1, selection_hands=4, reply_tokens=40, reflection_tokens=32, policy_tokens=48
     ),
     "paper": Config(selection_hands=400, temperature=1.0, reply_tokens=512, reflection_tokens=512, policy_tokens=1024),
 }
