@@ -9,7 +9,6 @@ those that are left. All else is as it is there: who speaks first in a later rou
 
 from __future__ import annotations
 
-import difflib
 import random
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 from evolvent.environments.card_opponents import OPPONENTS, opponent
 from evolvent.environments.errors import BadOptionError
 from evolvent.environments.poker import MADE, RANKS, a_rank, listed, made, named, rank
+from evolvent.environments.seats import among, bots_seated
 from evolvent.environments.solo import refusal, said
 from evolvent.environments.splits import game_seed
 from evolvent.environments.types import Action, Observation, Split, StepResult, Task
@@ -98,20 +98,14 @@ class Cards:
     def __init__(
         self, *, game: str = "leduc", seats: int = 2, bots: Mapping[str, str] | None = None, reveal: str = "showdown"
     ) -> None:
-        _among("game", game, GAMES)
-        _among("reveal", reveal, ("showdown", "always"))
+        among("cards", "game", game, GAMES)
+        among("cards", "reveal", reveal, ("showdown", "always"))
         if not isinstance(seats, int) or seats not in GAMES[game].seats:
             raise BadOptionError(
                 f"cards: {game} is played by {listed([str(n) for n in GAMES[game].seats], 'or')}, not by {seats!r}."
             )
         self._name, self._game, self._seats = game, GAMES[game], SEATS[:seats]
-        self._bots = dict(_names(bots))
-        for seat, name in self._bots.items():
-            _among("seat in bots", seat, self._seats)
-            _among(f"opponent in {game}", name, OPPONENTS[game])
-        self.players = tuple(seat for seat in self._seats if seat not in self._bots)
-        if not self.players:
-            raise BadOptionError(f"cards: bots on every seat ({', '.join(self._seats)}); leave one of them to play.")
+        self._bots, self.players = bots_seated("cards", bots, self._seats, OPPONENTS[game], game=game)
         self.instructions = self._game.rules
         self.max_steps = len(self._game.rounds) * (self._game.raises + 1) + PATIENCE
         self.span = span(game, seats)
@@ -356,16 +350,3 @@ def _chips(count: int) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _names(bots: Mapping[str, str] | None) -> Mapping[str, str]:
-    if bots is not None and not isinstance(bots, Mapping):
-        raise BadOptionError(f"cards: bots is seat → opponent, as in {{'b': 'random'}}, not {bots!r}.")
-    return bots or {}
-
-
-def _among(what: str, value: str, known: Collection[str]) -> None:
-    if value not in list(known):
-        near = difflib.get_close_matches(str(value), list(known), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise BadOptionError(f"cards: no {what} {value!r}. Known: {', '.join(known)}.{hint}")

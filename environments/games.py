@@ -22,8 +22,9 @@ from typing import Any
 
 from evolvent.environments.debate_jury import Jury, brief_of, deal_briefs
 from evolvent.environments.errors import BadOptionError
-from evolvent.environments.game_bots import Bot, bots_of
+from evolvent.environments.game_bots import bots_of
 from evolvent.environments.game_rules import GAMES, Position
+from evolvent.environments.seats import bots_seated
 from evolvent.environments.solo import refusal, written
 from evolvent.environments.splits import game_seed
 from evolvent.environments.types import Action, Observation, Split, StepResult, Task
@@ -62,12 +63,9 @@ class Games:
             hint = f" Did you mean {names[near[0]]!r}?" if near else ""
             raise BadOptionError(f"games: no game {game!r} for two players. Known: {', '.join(GAMES)}.{hint}")
         self._name, self._game = game, GAMES[game]
-        if bots is not None and not isinstance(bots, Mapping):
-            raise BadOptionError(f'games: bots maps seats to opponents, as in {{"b": "random"}}, not {bots!r}.')
-        self._bots = {seat: _bot(game, seat, str(name)) for seat, name in (bots or {}).items()}
-        self.players = tuple(seat for seat in SEATS if seat not in self._bots)
-        if not self.players:
-            raise BadOptionError("games: bots sit on both seats. Leave a or b to an agent.")
+        shipped = bots_of(game)
+        seated, self.players = bots_seated("games", bots, SEATS, shipped, game=game)
+        self._bots = {seat: shipped[name] for seat, name in seated.items()}
         if points and self._game.points is None:
             counted = ", ".join(name for name, each in GAMES.items() if each.points)
             raise BadOptionError(f"games: {game} is won or lost. Points are counted in {counted}.")
@@ -258,16 +256,6 @@ class Games:
         news = self._told[seat][self._read[seat] :]
         self._read[seat] = len(self._told[seat])
         return news
-
-
-def _bot(game: str, seat: str, name: str) -> Bot:
-    if seat not in SEATS:
-        raise BadOptionError(f"games: bots sit on a or b, not on {seat!r}.")
-    shipped = bots_of(game)
-    if name not in shipped:
-        known = f"Known: {', '.join(shipped)}." if shipped else "It ships none: give both seats to agents."
-        raise BadOptionError(f"games: {game} has no opponent {name!r}. {known}")
-    return shipped[name]
 
 
 def _textarena() -> Any:

@@ -34,6 +34,7 @@ from evolvent.environments.kitchen_grid import (
     grid_of,
     opening,
 )
+from evolvent.environments.seats import bots_seated
 from evolvent.environments.solo import refusal, said
 from evolvent.environments.types import Action, Observation, Split, StepResult, Task
 
@@ -86,11 +87,10 @@ class Kitchen:
             raise BadOptionError(f"kitchen: layout is one of {', '.join(LAYOUTS)} or all, not {layout!r}.")
         _check("horizon", horizon, 60, 2000)
         _check("soups", soups, 1, 100)
-        self._bots = _checked(bots)
+        self._bots, self.players = bots_seated("kitchen", bots, SEATS, BOTS, game="the kitchen")
         self._layouts = tuple(LAYOUTS) if layout == "all" else (layout,)
         self._soups = soups
         self.max_steps = horizon
-        self.players = tuple(seat for seat in SEATS if seat not in self._bots)
         self._scene: Scene | None = None
         self._par = 1
         self._seated: dict[str, Bot] = {}
@@ -233,19 +233,6 @@ def _at(cell: Cell) -> str:
 
 def _a(thing: str) -> str:
     return {"": "nothing", "onion": "an onion"}.get(thing, f"a {thing}")
-
-
-def _checked(bots: object) -> dict[str, str]:
-    if bots is None:
-        return {}
-    if not isinstance(bots, Mapping) or not set(bots) <= set(SEATS) or not set(map(str, bots.values())) <= set(BOTS):
-        raise BadOptionError(
-            f"kitchen: bots gives seats ({', '.join(SEATS)}) to {', '.join(BOTS)}, as in "
-            f'{{"b": "greedy"}}, not {bots!r}.'
-        )
-    if len(bots) == len(SEATS):
-        raise BadOptionError("kitchen: bots leaves a seat to somebody. Name one.")
-    return dict(bots)
 
 
 def _check(name: str, value: int, low: int, high: int) -> None:

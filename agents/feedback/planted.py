@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from evolvent.agents.context import Context
@@ -11,7 +11,7 @@ from evolvent.agents.evaluation.judge_audit import Judged
 from evolvent.agents.feedback.judge import Both, renamed, swapped, verdict_of
 from evolvent.agents.solutions.scratchpad import Scratchpad
 from evolvent.environments.judging import Pair, Verdict, deal_of, flaw_of, pair_of, truth_told
-from evolvent.environments.types import Task
+from evolvent.environments.types import Phase, Task
 
 _WORDY = ("repeated", "padded")
 """Flaws that add words alone."""
@@ -66,23 +66,34 @@ def judged(context: Context, pad: Scratchpad, generation: int, *, purpose: str, 
         purpose: under which the judge was asked.
         bare: under which it was asked again without the reference.
     """
+    _, truths = handed_in(context, generation, "train")
     found = {}
     for name, orders in dealt(pad.tasks).items():
-        truth = _truth(context, orders, generation)
+        truth = _truth(orders, truths)
         if truth is not None:
             without = said(pad, orders, bare) if orders[0].pair.reference else None
             found[name] = Judged(said(pad, orders, purpose), truth, _longer(orders[0]), without)
     return found
 
 
-def _truth(context: Context, orders: Sequence[Order], generation: int) -> Verdict | None:
-    """In the names of the first order: what the environment said of a verdict that was handed in."""
-    for place, order in enumerate(orders):
-        episode = context.memory.ledger.episode(f"train/{generation}/{order.task.id}/0")
-        if episode and not episode[0].outcome.failure:
-            told = truth_told(episode[0].steps[-1].result)
-            return renamed(told) if place and not order.number else told
-    return None
+def handed_in(context: Context, generation: int, phase: Phase) -> tuple[dict[str, str], dict[str, Verdict]]:
+    """The verdicts that were handed in as episodes of one step, and the truth that came back for each; by task."""
+    verdicts: dict[str, str] = {}
+    truths: dict[str, Verdict] = {}
+    for episode in context.memory.ledger.episodes(generation=generation, phase=phase):
+        for seat in episode.trajectories:
+            if not seat.outcome.failure:
+                (step,) = seat.steps
+                verdicts[seat.task.id], truths[seat.task.id] = step.action.text, truth_told(step.result)
+    return verdicts, truths
+
+
+def _truth(orders: Orders, truths: Mapping[str, Verdict]) -> Verdict | None:
+    """In the names of the first order; None where no verdict came back."""
+    first, second = orders
+    if first.task.id in truths:
+        return truths[first.task.id]
+    return renamed(truths.get(second.task.id))
 
 
 def _longer(order: Order) -> Verdict | None:

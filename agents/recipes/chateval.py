@@ -36,6 +36,7 @@ from evolvent.agents.context import Context
 from evolvent.agents.evaluation.agreement import agreement
 from evolvent.agents.evolution import Node, State, cycle
 from evolvent.agents.feedback.judge import swapped
+from evolvent.agents.feedback.planted import handed_in
 from evolvent.agents.feedback.score_lines import (
     ASKED,
     ASKED_AGAIN,
@@ -46,8 +47,8 @@ from evolvent.agents.feedback.score_lines import (
 )
 from evolvent.agents.solutions.debate import Debate, Mode, Speaker
 from evolvent.agents.solutions.scratchpad import Scratchpad
-from evolvent.environments.judging import Verdict, pair_of, truth_told
-from evolvent.environments.types import Phase, Task
+from evolvent.environments.judging import Verdict, pair_of
+from evolvent.environments.types import Task
 
 ROLES = ("actor", "summarizer")
 ENVIRONMENTS = ("judging",)
@@ -284,8 +285,8 @@ def _verdict(config: Config, debates: list[Debate]) -> Verdict | Literal[""]:
 def _told(config: Config, context: Context, pad: Scratchpad, generation: int) -> dict[str, Any]:
     """For the generation's row: each pair's verdict before and after the debate, how well they agree with the truth,
     and what a pair took."""
-    before, truths = _judged(context, generation, "control")
-    after, _ = _judged(context, generation, "train")
+    before, truths = handed_in(context, generation, "control")
+    after, _ = handed_in(context, generation, "train")
     votes = {task.id: _votes(_settling(config, pad, task)) for task in pad.tasks}
     return {
         "verdicts": {
@@ -297,15 +298,3 @@ def _told(config: Config, context: Context, pad: Scratchpad, generation: int) ->
         "calls_per_pair": pad.cost().calls / max(1, len(pad.tasks)),
         "unread": sum(vote is None for given in votes.values() for vote in given),
     }
-
-
-def _judged(context: Context, generation: int, phase: Phase) -> tuple[dict[str, str], dict[str, str]]:
-    """The verdicts that were handed in, by task, and the truth that came back for each."""
-    verdicts: dict[str, str] = {}
-    truths: dict[str, str] = {}
-    for episode in context.memory.ledger.episodes(generation=generation, phase=phase):
-        (seat,) = episode.trajectories
-        if not seat.outcome.failure:
-            (step,) = seat.steps
-            verdicts[seat.task.id], truths[seat.task.id] = step.action.text, truth_told(step.result)
-    return verdicts, truths

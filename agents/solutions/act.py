@@ -141,6 +141,23 @@ async def act(
         return await policy.manner(policy, observation, new, earlier, tag, rng)
     if not (options and scored):
         return await _generate(policy, observation, new, earlier, tag, rng)
+    return await weigh(policy, observation, new, earlier, tag, rng)
+
+
+async def weigh(
+    policy: Policy,
+    observation: Observation,
+    new: tuple[Message, ...],
+    earlier: Sequence[Step],
+    tag: CallTag,
+    rng: random.Random,
+) -> Acted:
+    """An action by the log-probabilities of the options, which a model that can choose gives.
+
+    Raises:
+        ModelCallError: see `act`.
+    """
+    options = observation.actions or ()
     start = history_from(policy, earlier, new)
     choice = await policy.model.choose(
         conversation(earlier, new, start),
@@ -163,6 +180,18 @@ async def act(
         history_from=start,
     )
     return Acted(step, choice.cost)
+
+
+def written_step(
+    policy: Policy, observation: Observation, new: tuple[Message, ...], reply: str, action: str, start: int = 0
+) -> Step:
+    """A step whose action came out of a reply that the seat wrote.
+
+    Args:
+        start: its `history_from`.
+    """
+    sampling = Sampling(policy.temperature, "generate")
+    return Step(observation.player, observation, new, reply, Action(action), sampling=sampling, history_from=start)
 
 
 def new_messages(observation: Observation, hint: str = "", *, scored: bool) -> tuple[Message, ...]:
@@ -235,15 +264,7 @@ async def _generate(
     start = history_from(policy, earlier, new)
     reply = await policy.write(conversation(earlier, new, start), tag, rng)
     action, known = _read(policy, reply.text, observation)
-    step = Step(
-        observation.player,
-        observation,
-        new,
-        reply.text,
-        Action(action),
-        sampling=Sampling(policy.temperature, "generate"),
-        history_from=start,
-    )
+    step = written_step(policy, observation, new, reply.text, action, start)
     return Acted(step, reply.cost, malformed=not known)
 
 

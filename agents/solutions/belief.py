@@ -6,16 +6,15 @@ same hand is made in view of it; another hand is another conversation, and knows
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from evolvent.agents.solutions.act import Acted, Policy, framed, history_from, read_action
+from evolvent.agents.solutions.act import Acted, Policy, history_from, read_action, weigh, written_step
 from evolvent.agents.solutions.named_parts import named, named_parts
 from evolvent.agents.solutions.scratchpad import assistant
 from evolvent.agents.types import CallTag
-from evolvent.environments.types import Action, Cost, Message, Observation, Sampling, Step, Trajectory, conversation
+from evolvent.environments.types import Message, Observation, Step, Trajectory, conversation
 
 BELIEVE = "believe"
 """Purpose of the call for beliefs alone, where the action is chosen by a second one."""
@@ -67,50 +66,11 @@ async def believe(
     )
     if weighed:
         turns = (*turns, assistant(reply.text), _asked(ASK_ACTION))
-        return await _weighed(policy, observation, turns, reply.cost, earlier, tag, rng)
+        acted = await weigh(policy, observation, turns, earlier, tag, rng)
+        return replace(acted, cost=reply.cost + acted.cost)
     action, known = _action(reply.text, observation)
-    step = Step(
-        observation.player,
-        observation,
-        turns,
-        reply.text,
-        Action(action),
-        sampling=Sampling(policy.temperature, "generate"),
-        history_from=start,
-    )
+    step = written_step(policy, observation, turns, reply.text, action, start)
     return Acted(step, reply.cost, malformed=not known)
-
-
-async def _weighed(
-    policy: Policy,
-    observation: Observation,
-    turns: tuple[Message, ...],
-    spent: Cost,
-    earlier: Sequence[Step],
-    tag: CallTag,
-    rng: random.Random,
-) -> Acted:
-    options = observation.actions or ()
-    start = history_from(policy, earlier, turns)
-    choice = await policy.model.choose(
-        conversation(earlier, turns, start),
-        [framed(observation, option) for option in options],
-        tag,
-        rng=rng,
-        temperature=policy.temperature,
-    )
-    action = options[choice.index]
-    step = Step(
-        observation.player,
-        observation,
-        turns,
-        framed(observation, action),
-        Action(action),
-        logprob=math.log(max(choice.probability, 1e-12)),
-        sampling=Sampling(policy.temperature, "choose", options, choice.probabilities),
-        history_from=start,
-    )
-    return Acted(step, spent + choice.cost)
 
 
 def thought_of(step: Step) -> Thought:

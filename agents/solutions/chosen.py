@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from evolvent.agents.errors import ModelCallError
-from evolvent.agents.solutions.act import Acted, Policy, read_action
+from evolvent.agents.solutions.act import Acted, Policy, read_action, written_step
 from evolvent.agents.solutions.found import Showing
 from evolvent.agents.solutions.shots import END
 from evolvent.agents.types import CallTag
-from evolvent.environments.types import Action, Cost, Message, Observation, Sampling, Step, Task, conversation, merge
+from evolvent.environments.types import Cost, Message, Observation, Step, Task, conversation, merge
 from evolvent.memory.embedding import Embedder
 from evolvent.memory.store import Snapshot
 from evolvent.memory.types import Kind, Record
@@ -126,14 +126,7 @@ class Chosen:
         stop = (*policy.stop, END) if told else policy.stop
         reply = await policy.write(conversation(earlier, turns), tag, rng, stop=stop)
         action, known = read_action(reply.text, observation)
-        step = Step(
-            observation.player,
-            observation,
-            turns,
-            reply.text,
-            Action(action),
-            sampling=Sampling(policy.temperature, "generate"),
-        )
+        step = written_step(policy, observation, turns, reply.text, action)
         return Acted(step, sum((cost for _, cost in choices), reply.cost), malformed=not known)
 
     async def _choose(

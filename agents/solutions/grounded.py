@@ -10,10 +10,10 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from evolvent.agents.solutions.act import Acted, Policy
+from evolvent.agents.solutions.act import Acted, Policy, written_step
 from evolvent.agents.solutions.scratchpad import assistant
 from evolvent.agents.types import CallTag
-from evolvent.environments.types import Action, Cost, Message, Observation, Sampling, Step, conversation
+from evolvent.environments.types import Cost, Message, Observation, Step, conversation
 
 EXECUTED = "Instructions executed so far: {executed}"
 NONE_EXECUTED = "none executed"
@@ -64,15 +64,7 @@ class Grounded:
                 break
             turns += [assistant(said), _told(REPAIR.format(forms="; ".join(self.forms)))]
             said = await ask("repair")
-        step = Step(
-            observation.player,
-            observation,
-            tuple(turns),
-            said,
-            Action(said.strip()),
-            sampling=Sampling(policy.temperature, "generate"),
-            history_from=len(earlier),
-        )
+        step = written_step(policy, observation, tuple(turns), said, said.strip(), len(earlier))
         sound = self.grammatical(said)
         return Acted(step, cost, malformed=not sound, gave_up="" if sound else GAVE_UP)
 

@@ -11,11 +11,11 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from evolvent.agents.solutions.act import Acted, Policy
+from evolvent.agents.solutions.act import Acted, Policy, written_step
 from evolvent.agents.types import CallTag
 from evolvent.environments.errors import MalformedCallError
 from evolvent.environments.tool_calls import read_call
-from evolvent.environments.types import Action, Cost, Message, Observation, Sampling, Step, ToolCall, conversation
+from evolvent.environments.types import Cost, Message, Observation, Step, ToolCall, conversation
 from evolvent.memory.paging import page
 
 CHARS_PER_TOKEN = 4
@@ -151,14 +151,7 @@ class Chain:
                 break
             most = min(RESULT_CHARS, max(0, room - policy.max_reply_tokens) * CHARS_PER_TOKEN)
             turns += [Message("assistant", "history", reply), _told(result[:most])]
-        step = Step(
-            observation.player,
-            observation,
-            tuple(_seen(turns, window)),
-            reply,
-            Action("\n".join(sent)),
-            sampling=Sampling(policy.temperature, "generate"),
-        )
+        step = written_step(policy, observation, tuple(_seen(turns, window)), reply, "\n".join(sent))
         return Acted(step, cost, malformed=not sent)
 
     def _done(self, window: Window, reply: str, sent: list[str]) -> tuple[str, bool]:

@@ -15,6 +15,7 @@ from itertools import pairwise, takewhile
 from typing import Literal
 
 from evolvent.agents.solutions.act import Acted, Policy
+from evolvent.agents.solutions.named_parts import named_parts
 from evolvent.agents.solutions.scratchpad import assistant
 from evolvent.agents.types import CallTag
 from evolvent.environments.kitchen_grid import STAY, Scene, scene_in
@@ -66,10 +67,7 @@ def read_plan(reply: str) -> Planned:
 
     Of a section that comes twice the first counts: models run on.
     """
-    before, *rest = _SECTION.split(reply)
-    sections: dict[str, str] = {}
-    for name, text in zip(rest[::2], rest[1::2], strict=True):
-        sections.setdefault(name.lower(), text)
+    sections, before = named_parts(reply, _SECTION), _SECTION.split(reply, maxsplit=1)[0]
     own, partner = read_skills(sections.get("plan", before)), read_skills(sections.get("intention", ""))
     return Planned(own[0] if own else None, partner[0] if partner else None)
 

@@ -9,9 +9,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from evolvent.agents.solutions.act import Acted, Policy
+from evolvent.agents.solutions.act import Acted, Policy, written_step
 from evolvent.agents.types import CallTag
-from evolvent.environments.types import Action, Cost, Message, Observation, Sampling, Step
+from evolvent.environments.types import Cost, Message, Observation, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,5 +42,4 @@ class Staged:
             said[stage] = reply.text
             cost += reply.cost
         answer = self.put_together(task, said)
-        sampling = Sampling(policy.temperature, "generate")
-        return Acted(Step(observation.player, observation, new, answer, Action(answer), sampling=sampling), cost)
+        return Acted(written_step(policy, observation, new, answer, answer), cost)

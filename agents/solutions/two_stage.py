@@ -9,16 +9,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from evolvent.agents.solutions.act import Acted, Policy, history_from, read_action
+from evolvent.agents.solutions.act import Acted, Policy, history_from, read_action, written_step
 from evolvent.agents.solutions.recall import Fixed, Recollection
 from evolvent.agents.types import CallTag
 from evolvent.environments.types import (
-    Action,
     Cost,
     Message,
     Observation,
     Recalled,
-    Sampling,
     Step,
     Task,
     Trajectory,
@@ -68,9 +66,7 @@ class TwoStage:
         turns = (*bare, worked, Message("user", "memory", self.second))
         said = await ask(turns, tag)
         action, known = read_action(said, observation)
-        sampling = Sampling(policy.temperature, "generate")
-        step = Step(observation.player, observation, turns, said, Action(action), sampling=sampling, history_from=start)
-        return Acted(step, cost, malformed=not known)
+        return Acted(written_step(policy, observation, turns, said, action, start), cost, malformed=not known)
 
 
 def working(trajectory: Trajectory) -> str:

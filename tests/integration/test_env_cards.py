@@ -291,7 +291,7 @@ def test_an_opponent_never_bluffs_who_is_called_so() -> None:
         ({"bots": {"b": "cfg"}}, "no opponent in leduc 'cfg'.* Did you mean 'cfr'?"),
         ({"game": "limit", "bots": {"b": "cfr"}}, "no opponent in limit 'cfr'. Known: rule-v1, random"),
         ({"bots": {"a": "cfr", "b": "random"}}, "bots on every seat"),
-        ({"bots": "cfr"}, "bots is seat → opponent"),
+        ({"bots": "cfr"}, "cards: bots gives seats to opponents, as in .* not 'cfr'"),
         ({"reveal": "never"}, "no reveal 'never'"),
     ],
 )

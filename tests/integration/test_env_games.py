@@ -147,12 +147,12 @@ def test_an_unknown_game_is_refused_with_the_nearest_name() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"game": "Nim", "bots": {"b": "careful"}}, "Nim has no opponent 'careful'. Known: random, perfect."),
-        ({"game": "Tak", "bots": {"b": "random"}}, "Tak has no opponent 'random'. It ships none"),
-        ({"bots": "random"}, """bots maps seats to opponents, as in {"b": "random"}, not 'random'."""),
+        ({"game": "Nim", "bots": {"b": "careful"}}, "no opponent in Nim 'careful'. Known: random, perfect."),
+        ({"game": "Tak", "bots": {"b": "random"}}, "Tak ships no opponent 'random'. Give all seats to agents."),
+        ({"bots": "random"}, """bots gives seats to opponents, as in {"b": "random"}, not 'random'."""),
         ({"game": 3}, "no game 3 for two players"),
-        ({"bots": {"c": "random"}}, "on a or b, not on 'c'"),
-        ({"bots": {"a": "random", "b": "perfect"}}, "bots sit on both seats"),
+        ({"bots": {"c": "random"}}, "no seat in bots 'c'. Known: a, b."),
+        ({"bots": {"a": "random", "b": "perfect"}}, "bots on every seat (a, b); leave one of them to play."),
         ({"game": "Nim", "points": True}, "Points are counted in IteratedPrisonersDilemma"),
     ],
 )

@@ -412,11 +412,11 @@ def test_a_greedy_cook_who_is_alone_with_the_pot_waits_for_a_dish_it_can_use() -
         ({"layout": "palace"}, "layout is one of cramped, ring"),
         ({"horizon": 20}, "horizon must be a whole number from 60 to 2000, not 20"),
         ({"soups": 0}, "soups must be a whole number from 1 to 100"),
-        ({"bots": {"c": "greedy"}}, "bots gives seats"),
-        ({"bots": {"b": "greed"}}, "not {'b': 'greed'}"),
+        ({"bots": {"c": "greedy"}}, "no seat in bots 'c'. Known: a, b."),
+        ({"bots": {"b": "greed"}}, "no opponent in the kitchen 'greed'. .* Did you mean 'greedy'"),
         ({"bots": "greedy"}, "bots gives seats"),
-        ({"bots": {"b": ["greedy"]}}, "bots gives seats"),
-        ({"bots": {"a": "greedy", "b": "greedy"}}, "leaves a seat"),
+        ({"bots": {"b": ["greedy"]}}, r"no opponent in the kitchen \['greedy'\]"),
+        ({"bots": {"a": "greedy", "b": "greedy"}}, "bots on every seat"),
     ],
 )
 def test_an_option_outside_its_range_is_refused(options: dict[str, Any], said: str) -> None:
