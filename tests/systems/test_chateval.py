@@ -148,7 +148,8 @@ def test_no_prompt_about_a_pair_holds_anything_of_another(tmp_path: Path, mode: 
     }
     for task in tasks:
         strange = [text for other in tasks if other.id != task.id for text in said[other.id]]
-        strange += [text for other in tasks if deal_of(other) != deal_of(task) for text in pair_of(other).answers]
+        others = [pair_of(other) for other in tasks if deal_of(other) != deal_of(task)]
+        strange += [text for pair in others for text in (pair.question, *pair.answers)]
         for row in of_task(run, task):
             assert not [text for text in strange if text in prompt(row)]
     with memory_of(run) as memory:
