@@ -12,8 +12,9 @@ AgentError
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+
+from evolvent.environments.errors import did_you_mean
 
 
 class AgentError(Exception):
@@ -59,6 +60,4 @@ class ModelCallError(AgentError, RuntimeError):
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """One line: what was given, what is known, the nearest match."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"No {what} named {name!r}. Known: {', '.join(names)}.{hint}"
+    return f"No {what} named {name!r}. Known: {', '.join(names)}.{did_you_mean(name, names)}"

@@ -6,7 +6,6 @@ A spec may also name a class of your own as `package.module:Class`; it is built 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -14,7 +13,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from evolvent.environments.errors import BadOptionError, MissingPackageError, UnknownEnvironmentError
+from evolvent.environments.errors import BadOptionError, MissingPackageError, UnknownEnvironmentError, did_you_mean
 from evolvent.environments.protocol import Environment, EnvironmentSpec
 from evolvent.environments.sandbox import IsolatedEnvironment
 
@@ -355,8 +354,7 @@ def _factory(spec: EnvironmentSpec) -> Callable[..., Environment]:
         return factory  # It hands options on, and refuses the unknown ones itself.
     for option in spec.options:
         if option not in known:
-            near = difflib.get_close_matches(option, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(option, known)
             raise BadOptionError(f"{spec.name} has no option {option!r}. Known: {', '.join(known) or 'none'}.{hint}")
     return factory
 
@@ -368,8 +366,7 @@ def _located(name: str) -> tuple[str, str]:
         return module, class_name
     entry = ENTRIES.get(name)
     if entry is None:
-        near = difflib.get_close_matches(name, ENTRIES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, ENTRIES)
         raise UnknownEnvironmentError(f"No environment named {name!r}. Known: {', '.join(sorted(ENTRIES))}.{hint}")
     if not _installed(entry):
         raise MissingPackageError(f"{name} needs the package {entry.package!r}. Install it: {_install(entry)}")

@@ -16,6 +16,15 @@ WorldError
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name, led by a space: the nearest one known; empty where none is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
 
 class WorldError(Exception):
     """Any failure of an environment."""

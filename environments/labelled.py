@@ -10,7 +10,6 @@ An episode is one decision. Labels are admissible actions; an instruction is ans
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import itertools
 import json
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-from evolvent.environments.errors import BadOptionError
+from evolvent.environments.errors import BadOptionError, did_you_mean
 from evolvent.environments.solo import SEAT, refusal, said, written
 from evolvent.environments.types import Action, Observation, Split, StepResult, Task
 from evolvent.environments.word_questions import QUESTIONS, offered
@@ -206,8 +205,7 @@ def _source(task: str, world: int, labels: int) -> _Source:
         if task in names:
             return make(random.Random(f"labelled/{world}/{family}"), names.index(task), labels)
     spans = [_names(family, labels) for family in FAMILIES]
-    near = difflib.get_close_matches(str(task), [*itertools.chain(*spans), PLAIN], n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(task, [*itertools.chain(*spans), PLAIN])
     known = ", ".join(f"{names[0]} to {names[-1]}" for names in spans)
     raise BadOptionError(f"labelled: task must be {known} or {PLAIN}, not {task!r}.{hint}")
 

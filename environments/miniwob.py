@@ -9,7 +9,6 @@ What differs from the package, and why:
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import os
 import shutil
@@ -18,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evolvent.environments.errors import BadOptionError, MissingPackageError
+from evolvent.environments.errors import BadOptionError, MissingPackageError, did_you_mean
 from evolvent.environments.solo import SEAT, written
 from evolvent.environments.splits import game_seed
 from evolvent.environments.types import Action, Observation, Split, StepResult, Task
@@ -74,8 +73,7 @@ class MiniWoB:
     def __init__(self, *, task: str = "click-test-2") -> None:
         names = _names()
         if task not in names:
-            near = difflib.get_close_matches(str(task), names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(task, names)
             raise BadOptionError(f"miniwob: task is one of the package's {len(names)}, not {task!r}.{hint}")
         self._name = task
         self._browser: Any = None  # selenium has no types for what the package makes of it

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any, get_args
 
-from evolvent.environments.errors import BadOptionError
+from evolvent.environments.errors import BadOptionError, did_you_mean
 from evolvent.environments.solo import SEAT, encodable, written
 from evolvent.environments.splits import game_seed
 from evolvent.environments.types import Action, Observation, Split, StepResult, Task
@@ -213,8 +213,7 @@ def _given(level: int, options: Mapping[str, Any]) -> str:
 def _check_names(kind: str, options: Mapping[str, Any], known: list[str]) -> None:
     for option in options:
         if option not in known:
-            near = difflib.get_close_matches(option, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(option, known)
             names = ", ".join(["task", "level", *known])
             raise BadOptionError(f"reasoning_gym: {kind} has no option {option!r}. Known: {names}.{hint}")
 

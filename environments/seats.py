@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 
-from evolvent.environments.errors import BadOptionError
+from evolvent.environments.errors import BadOptionError, did_you_mean
 
 
 def among(world: str, what: str, value: object, known: Collection[str]) -> None:
@@ -14,9 +13,7 @@ def among(world: str, what: str, value: object, known: Collection[str]) -> None:
         BadOptionError: the value is none of those known; names them, and the nearest.
     """
     if value not in list(known):
-        near = difflib.get_close_matches(str(value), list(known), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise BadOptionError(f"{world}: no {what} {value!r}. Known: {', '.join(known)}.{hint}")
+        raise BadOptionError(f"{world}: no {what} {value!r}. Known: {', '.join(known)}.{did_you_mean(value, known)}")
 
 
 def bots_seated(

@@ -13,10 +13,10 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 
+from evolvent.environments.errors import did_you_mean
 from evolvent.environments.types import dump, load
 from evolvent.memory.episodes import Episodes
 from evolvent.memory.errors import (
@@ -287,10 +287,9 @@ class Ledger(Episodes):
                 raise UnknownCommitError(f"{ref!r} begins the ids of {', '.join(found)}; give more digits.")
             if found:
                 return found[0]
-            near = get_close_matches(ref, [*heads, *(each.key for each in self._commits.values())], 1)
+            hint = did_you_mean(ref, [*heads, *(each.key for each in self._commits.values())])
             raise UnknownCommitError(
-                f"No commit, branch or step {ref!r} in {self.path}. Branches: {', '.join(heads)}."
-                + (f" Did you mean {near[0]!r}?" if near else "")
+                f"No commit, branch or step {ref!r} in {self.path}. Branches: {', '.join(heads)}.{hint}"
             )
 
     def revert(self, commit: str, note: str = "") -> str:

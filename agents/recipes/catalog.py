@@ -6,7 +6,6 @@ recorded last. A status is always derived from the three, never written down.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import importlib
@@ -21,6 +20,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter
 
 from evolvent.agents.errors import UnknownRecipeError, unknown
+from evolvent.environments.errors import did_you_mean
 
 FLAGSHIP = "lamarck"
 """Evolvent's own recipe: it runs like the others, but the survey has no card of it."""
@@ -152,8 +152,7 @@ def card(slug: str) -> Card:
     """
     path = card_path(slug)
     if not path.is_file():
-        near = difflib.get_close_matches(slug, _slugs(), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(slug, _slugs())
         raise UnknownRecipeError(f"No system named {slug!r}.{hint} `evolvent systems` lists all {len(_slugs())}.")
     return _read_card(path)
 
