@@ -36,6 +36,9 @@ ELSEWHERE = (
 """Where forgetting is measured, and on how many tasks."""
 PROSE = 100
 """Paragraphs of general text."""
+AT_ONCE = 32
+"""Episodes at once, if the run had fewer: as many calls as the embedded model answers together. A token of a row among
+32 takes it two thirds of the time of one among 16."""
 
 
 async def distil_run(
@@ -58,7 +61,8 @@ async def distil_run(
     Raises:
         SetupError: the run's recipe does not recall from memory, it has not ended, or its model cannot be trained.
     """
-    played = read_config(directory).model_copy(update={"evaluated": evaluated})
+    asked = read_config(directory)
+    played = asked.model_copy(update={"evaluated": evaluated, "concurrency": max(asked.concurrency, AT_ONCE)})
     recipe = load_recipe(played.recipe)
     if not hasattr(recipe, "seats"):
         raise SetupError(f"{played.recipe} keeps nothing that outlives a task, so there is nothing to distil.")

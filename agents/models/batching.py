@@ -31,7 +31,8 @@ class Batcher(Generic[Request, Answer]):
     """Runs requests in batches on a thread of its own, so it serves any number of event loops and threads.
 
     A request that comes alone is run at once. After a batch of several the worker expects as many again, and
-    waits for them until no request came for `gap_s`, at most `window_s`.
+    waits for them until no request came for `gap_s`, at most `window_s`; or, where that is longer, for a hundredth and
+    at most a tenth of what that batch took: whoever plays many episodes needs milliseconds to ask for each next reply.
     """
 
     def __init__(
@@ -73,12 +74,13 @@ def _work(
     gap_s: float,
     window_s: float,
 ) -> None:
-    expected = 1
+    expected, took_s = 1, 0.0
     job = jobs.get()
     while job is not None:
-        batch, deadline, last = [job], time.monotonic() + window_s, False
+        batch, deadline, last = [job], time.monotonic() + max(window_s, took_s / 10), False
+        longest_s = max(gap_s, took_s / 100)
         while len(batch) < limit and not last:
-            patience = min(gap_s, deadline - time.monotonic()) if len(batch) < expected else 0.0
+            patience = min(longest_s, deadline - time.monotonic()) if len(batch) < expected else 0.0
             try:
                 more = jobs.get(timeout=patience) if patience > 0 else jobs.get_nowait()
             except queue.Empty:
@@ -87,7 +89,9 @@ def _work(
                 last = True
             else:
                 batch.append(more)
+        start = time.monotonic()
         _answer([waiting for waiting in batch if waiting.future.set_running_or_notify_cancel()], run)
+        took_s = time.monotonic() - start
         expected = len(batch)
         job = None if last else jobs.get()
 

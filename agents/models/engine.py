@@ -6,7 +6,7 @@ at a time, a run that starts over repeats bit for bit. The tail (generation head
 or the tokens written so far) is computed on top and thrown away.
 
 Rows of one forward may have different LoRA adapters over the one base. A prefix is kept for each adapter apart: its
-keys and values are that adapter's.
+keys and values are that adapter's, within the rounding by which the two ways of serving one differ (`lora.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, AutoModelForCausalLM
 from transformers.cache_utils import Cache
 
-from evolvent.agents.models.lora import Adapter, RowAdapters, read
+from evolvent.agents.models.lora import Adapter, RowAdapters
 from evolvent.agents.models.tokens import Prompt, Tokens
 from evolvent.memory.quiet import quiet_transformers
 
@@ -85,7 +85,7 @@ class Engine:
         Raises:
             BadAdapterError: it cannot be served on this base.
         """
-        return read(folder, self.model)
+        return self._adapters.read(folder)
 
     @torch.inference_mode()
     def score(self, choices: Sequence[Choice]) -> list[tuple[tuple[float, ...], ...]]:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,6 +60,37 @@ def test_a_request_alone_is_not_kept_waiting() -> None:
     started = time.monotonic()
     assert [batcher.submit(i).result(10) for i in range(3)] == [0, 1, 2]
     assert time.monotonic() - started < 4
+    batcher.close()
+
+
+def test_those_who_were_answered_together_are_waited_for_longer_when_that_took_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batches: list[Sequence[int]] = []
+    busy, free = threading.Event(), threading.Event()
+    took_s = 0.0
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + took_s)
+    monkeypatch.setattr("evolvent.agents.models.batching.time", clock)
+
+    def run(requests: Sequence[int]) -> list[int | Exception]:
+        nonlocal took_s
+        batches.append(tuple(requests))
+        busy.set()
+        free.wait(10)
+        took_s += 1000  # so a gap of ten seconds is waited for
+        return list(requests)
+
+    batcher = Batcher(run)
+    answers = [batcher.submit(0)]
+    assert busy.wait(10)
+    answers += [batcher.submit(i) for i in (1, 2)]
+    free.set()
+    assert [future.result(10) for future in answers] == [0, 1, 2]
+    late = [batcher.submit(3)]
+    time.sleep(0.1)
+    late.append(batcher.submit(4))
+    assert [future.result(10) for future in late] == [3, 4]
+    assert batches == [(0,), (1, 2), (3, 4)]
     batcher.close()
 
 
