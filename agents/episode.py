@@ -1,4 +1,4 @@
-"""One episode as a LangGraph graph: recall → act → observe → … → finish, with any number of seats.
+"""One episode as a LangGraph graph: recall → move → move → … → finish, with any number of seats.
 
 The graph is compiled once for the process; what an episode needs arrives as its runtime context.
 A model that fails or a world that hangs ends the episode with the cause recorded; nothing is raised.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal, TypedDict
 
@@ -17,10 +17,11 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
+from langgraph.types import Command
 
 from evolvent.agents.errors import ModelCallError
 from evolvent.agents.solutions.act import Acted, Policy, act, first_messages
-from evolvent.agents.solutions.recall import Recollection
+from evolvent.agents.solutions.recall import Fixed, Recollection
 from evolvent.agents.types import CallTag, derive_rng, derive_seed
 from evolvent.environments.errors import SandboxTimeoutError, WorldError
 from evolvent.environments.protocol import Environment
@@ -71,35 +72,41 @@ class EpisodeContext:
     """The environment blocks (a worker process), so its calls leave the event loop."""
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """How far one seat has come."""
+
+    recollection: Recollection = field(default_factory=Fixed)
+    """Drawn once, when the episode begins."""
+    steps: tuple[Step, ...] = ()
+    cost: Cost = field(default_factory=Cost)
+    score: float = 0.0
+    """Sum of what it was rewarded, also where it had nothing to decide."""
+    success: bool = False
+
+
+# A superstep is paid for by the number of channels too: what changes together is one value.
 class EpisodeState(TypedDict, total=False):
     started: float
     observations: tuple[Observation, ...]
-    recollections: dict[str, Recollection]
-    acted: dict[str, Acted]
-    """What the seats on turn do, before the environment has answered."""
-    steps: dict[str, tuple[Step, ...]]
-    costs: dict[str, Cost]
-    scores: dict[str, float]
-    """Sum of what each seat was rewarded, also one that had nothing to decide."""
-    done: bool
-    success: dict[str, bool]
+    seats: dict[str, Seat]
     failure: Failure
     detail: str
     trajectories: tuple[Trajectory, ...]
 
 
-async def recall(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> EpisodeState:
+Next = Command[Literal["move", "finish"]]
+"""What a node changes and where the episode goes from there: an edge that read the state again would cost as much as
+half a superstep."""
+
+
+async def recall(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> Next:
     """Begin the episode and draw, once, what each seat remembers in it."""
     context = runtime.context
     job, environment = context.job, context.environment
     update: EpisodeState = {
         "started": time.perf_counter(),
-        "recollections": {},
-        "steps": dict.fromkeys(environment.players, ()),
-        "costs": {player: Cost() for player in environment.players},
-        "scores": dict.fromkeys(environment.players, 0.0),
-        "done": False,
-        "success": {},
+        "seats": dict.fromkeys(environment.players, Seat()),
         "failure": "",
         "detail": "",
     }
@@ -110,104 +117,66 @@ async def recall(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> Episo
         else:
             update["observations"] = environment.reset(job.task, seed)
     except WorldError as error:
-        return update | _failed(error)
+        return Command(update=update | _failed(error), goto="finish")
     for player in environment.players:
         rng = derive_rng(job.seed, "recall", job.generation, job.task.id, job.attempt, player)
-        update["recollections"][player] = job.policy(player).recall(job.task, player, rng)
-    return update
+        update["seats"][player] = Seat(job.policy(player).recall(job.task, player, rng))
+    return Command(update=update, goto="move")
 
 
-async def act_seats(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> EpisodeState:
-    """Every seat that is on turn acts; seats that move together are asked together."""
-    on_turn = [observation for observation in state["observations"] if observation.must_act]
-    works = [_act(observation, state, runtime.context) for observation in on_turn]
+async def move(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> Next:
+    """Every seat on turn acts, those that move together asked together; unless one gives up, the environment answers.
+
+    One node, because a superstep takes as long as half a model's call that is answered at once.
+    """
+    context, seats = runtime.context, dict(state["seats"])
+    works = [_act(seen, seats[seen.player], context) for seen in state["observations"] if seen.must_act]
     try:
         acted = [await works[0]] if len(works) == 1 else await asyncio.gather(*works)  # alone it needs no task
     except ModelCallError as error:
-        return {"failure": "model", "detail": str(error)[:500], "done": True}
-    costs = dict(state["costs"])
+        return Command(update={"failure": "model", "detail": str(error)[:500]}, goto="finish")
     for each in acted:
-        costs[each.step.player] += each.cost
-    update: EpisodeState = {"acted": {each.step.player: each for each in acted}, "costs": costs}
+        seat = seats[each.step.player]
+        seats[each.step.player] = replace(seat, cost=seat.cost + each.cost)
     for each in acted:
-        before = state["steps"][each.step.player][-1:]
-        repeats = before and before[0].reply == each.step.reply
-        stop = each.gave_up
-        if repeats and runtime.context.job.policy(each.step.player).stop_on_repeat:
-            stop = "The action repeated the one before it."
-        if stop:
-            steps = {**state["steps"], each.step.player: (*state["steps"][each.step.player], each.step)}
-            return update | {"steps": steps, "done": True, "detail": stop}
-    return update
-
-
-async def observe(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> EpisodeState:
-    """The environment answers; the seats' steps are complete. It is not asked once a seat has ended the episode."""
-    if state["done"]:
-        return {}
-    context = runtime.context
-    actions = {player: each.step.action for player, each in state["acted"].items()}
+        seat = seats[each.step.player]
+        if stop := _repeats(each.step, seat, context.job) or each.gave_up:
+            seats[each.step.player] = replace(seat, steps=(*seat.steps, each.step))
+            return Command(update={"seats": seats, "detail": stop}, goto="finish")
     try:
-        result = await _step(context, actions)
+        result = await _step(context, {each.step.player: each.step.action for each in acted})
     except WorldError as error:
-        return _failed(error)
-    answers = {observation.player: observation.text for observation in result.observations}
-    steps = dict(state["steps"])
-    for player in steps:
-        reward = result.rewards.get(player, 0.0)
-        if player in state["acted"]:
-            step = replace(state["acted"][player].step, reward=reward, result=answers.get(player, ""))
-            steps[player] = (*steps[player], step)
-        elif steps[player] and (reward or result.done):
-            last = steps[player][-1]
-            told = f"{last.result}\n{answers.get(player, '')}".strip() if result.done else last.result
-            steps[player] = (*steps[player][:-1], replace(last, reward=last.reward + reward, result=told))
-    longest = context.environment.max_steps
-    limits = {player: context.job.policy(player).max_steps or longest for player in steps}
-    done = result.done or any(len(taken) >= min(limits[player], longest) for player, taken in steps.items())
-    success = result.info.get("success", False)
-    return {
-        "observations": result.observations,
-        "steps": steps,
-        "scores": {player: score + result.rewards.get(player, 0.0) for player, score in state["scores"].items()},
-        "done": done,
-        "success": dict(success) if isinstance(success, Mapping) else dict.fromkeys(steps, bool(success)),
-    }
+        return Command(update={"seats": seats} | _failed(error), goto="finish")
+    seats = _answered(seats, {each.step.player: each.step for each in acted}, result)
+    done = result.done or any(len(seat.steps) >= _longest(context, player) for player, seat in seats.items())
+    return Command(update={"observations": result.observations, "seats": seats}, goto="finish" if done else "move")
 
 
 async def finish(state: EpisodeState, runtime: Runtime[EpisodeContext]) -> EpisodeState:
     """One trajectory per seat."""
     job = runtime.context.job
-    players = runtime.context.environment.players
+    failure = state["failure"]
     seconds = time.perf_counter() - state["started"]
     trajectories = []
-    for player in players:
-        steps = state["steps"][player]
-        score = 0.0 if state["failure"] else min(1.0, max(0.0, state["scores"][player]))
-        success = state["success"].get(player, False) and not state["failure"]
-        recollection = state["recollections"].get(player)
+    for player, seat in state["seats"].items():
+        score = 0.0 if failure else min(1.0, max(0.0, seat.score))
         trajectories.append(
             Trajectory(
-                id=job.key if len(players) == 1 else f"{job.key}/{player}",
+                id=job.key if len(state["seats"]) == 1 else f"{job.key}/{player}",
                 task=job.task,
                 player=player,
-                steps=steps,
-                outcome=Outcome(score, success, state["failure"], state["detail"]),
+                steps=seat.steps,
+                outcome=Outcome(score, seat.success and not failure, failure, state["detail"]),
                 phase=job.phase,
                 generation=job.generation,
                 attempt=job.attempt,
                 seed=job.seed,
-                recalled=recollection.recalled if recollection else (),
+                recalled=seat.recollection.recalled,
                 model=job.policy(player).model.name,
-                cost=replace(state["costs"][player], seconds=seconds),
+                cost=replace(seat.cost, seconds=seconds),
             )
         )
     return {"trajectories": tuple(trajectories)}
-
-
-# A coroutine though it never waits: LangGraph sends a plain function to a thread at every step.
-async def next_move(state: EpisodeState) -> Literal["act", "finish"]:
-    return "finish" if state["done"] else "act"
 
 
 @cache
@@ -215,13 +184,9 @@ def episode_graph() -> CompiledStateGraph[EpisodeState, EpisodeContext, EpisodeS
     """The graph of every episode."""
     graph = StateGraph(EpisodeState, context_schema=EpisodeContext)
     graph.add_node("recall", recall)
-    graph.add_node("act", act_seats)
-    graph.add_node("observe", observe)
+    graph.add_node("move", move)
     graph.add_node("finish", finish)
     graph.add_edge(START, "recall")
-    graph.add_conditional_edges("recall", next_move)
-    graph.add_edge("act", "observe")  # a second choice in every step would be a tenth of what a step costs
-    graph.add_conditional_edges("observe", next_move)
     graph.add_edge("finish", END)
     return graph.compile()
 
@@ -229,27 +194,35 @@ def episode_graph() -> CompiledStateGraph[EpisodeState, EpisodeContext, EpisodeS
 async def play(job: Job, environment: Environment, *, in_thread: bool = False) -> tuple[Trajectory, ...]:
     """One episode from beginning to end: a trajectory per seat, in the environment's order of players."""
     context = EpisodeContext(job, environment, in_thread)
-    # Two supersteps per move of a seat, and some for the ends.
-    limit = 2 * environment.max_steps * len(environment.players) + 10
+    # A superstep per move of a seat, and some for the ends.
+    limit = environment.max_steps * len(environment.players) + 10
     # No subgraph of the loop that has it played: it is kept whole by the ledger, never checkpointed step by step.
     outer = var_child_runnable_config.set(None)
     try:
+        # The second version of its answer, because for the first every superstep tells its updates too.
         final: Any = await episode_graph().ainvoke(
-            {}, context=context, config={"recursion_limit": limit}, output_keys="trajectories"
+            {}, context=context, config={"recursion_limit": limit}, output_keys="trajectories", version="v2"
         )
     finally:
         var_child_runnable_config.reset(outer)
-    trajectories: tuple[Trajectory, ...] = final
+    trajectories: tuple[Trajectory, ...] = final.value
     return trajectories
 
 
-async def _act(observation: Observation, state: EpisodeState, context: EpisodeContext) -> Acted:
-    job, player = context.job, observation.player
-    earlier, recollection = state["steps"][player], state["recollections"][player]
-    head = () if earlier else first_messages(context.environment.instructions, job.task, recollection.head)
+async def _act(observation: Observation, seat: Seat, context: EpisodeContext) -> Acted:
+    job, player, earlier = context.job, observation.player, seat.steps
+    head = () if earlier else first_messages(context.environment.instructions, job.task, seat.recollection.head)
+    hint = seat.recollection.hint(observation)
     tag = CallTag("actor", job.phase, job.generation, job.task.id, job.attempt, job.key)
     rng = derive_rng(job.seed, "act", job.generation, job.task.id, job.attempt, player, len(earlier))
-    return await act(job.policy(player), observation, head, recollection.hint(observation), earlier, tag, rng)
+    return await act(job.policy(player), observation, head, hint, earlier, tag, rng)
+
+
+def _repeats(step: Step, seat: Seat, job: Job) -> str:
+    """Why the episode ends with a step that repeats the seat's last one; empty where it does not, or may."""
+    if seat.steps and seat.steps[-1].reply == step.reply and job.policy(step.player).stop_on_repeat:
+        return "The action repeated the one before it."
+    return ""
 
 
 async def _step(context: EpisodeContext, actions: Mapping[str, Action]) -> StepResult:
@@ -258,6 +231,30 @@ async def _step(context: EpisodeContext, actions: Mapping[str, Action]) -> StepR
     return context.environment.step(actions)
 
 
+def _answered(seats: Mapping[str, Seat], acted: Mapping[str, Step], result: StepResult) -> dict[str, Seat]:
+    """The seats with what the environment answered them; the steps they took are complete."""
+    answers = {observation.player: observation.text for observation in result.observations}
+    won = result.info.get("success", False)
+    success = won if isinstance(won, Mapping) else dict.fromkeys(seats, bool(won))
+    found = {}
+    for player, seat in seats.items():
+        steps, reward = seat.steps, result.rewards.get(player, 0.0)
+        if player in acted:
+            steps = (*steps, replace(acted[player], reward=reward, result=answers.get(player, "")))
+        elif steps and (reward or result.done):
+            last = steps[-1]
+            told = f"{last.result}\n{answers.get(player, '')}".strip() if result.done else last.result
+            steps = (*steps[:-1], replace(last, reward=last.reward + reward, result=told))
+        found[player] = replace(seat, steps=steps, score=seat.score + reward, success=success.get(player, False))
+    return found
+
+
+def _longest(context: EpisodeContext, player: str) -> int:
+    """Steps after which the seat's episode ends."""
+    longest = context.environment.max_steps
+    return min(context.job.policy(player).max_steps or longest, longest)
+
+
 def _failed(error: WorldError) -> EpisodeState:
     cause: Failure = "timeout" if isinstance(error, SandboxTimeoutError) else "environment"
-    return {"failure": cause, "detail": str(error)[:500], "done": True}
+    return {"failure": cause, "detail": str(error)[:500]}

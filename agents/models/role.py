@@ -54,17 +54,14 @@ class RoleModel:
         self.name = name
         """Of the whole model, as trajectories name it."""
         self.model = model
+        self.can_choose = isinstance(model, Scorer)  # once: a protocol takes long to check
+        """Whether options can be scored instead of generated."""
         self._trace = trace
         self._limits = limits
 
     def serving(self, name: str, model: BaseChatModel) -> RoleModel:
         """The same role played by another model: same trace, same limits."""
         return RoleModel(name, model, self._trace, self._limits)
-
-    @property
-    def can_choose(self) -> bool:
-        """Whether options can be scored instead of generated."""
-        return isinstance(self.model, Scorer)
 
     async def generate(
         self,
