@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evolvent.agents.answering import DIRECT
+from evolvent.agents.display import Comparison
 from evolvent.agents.errors import RunDirectoryError, SetupError
 from evolvent.agents.evaluation.controls import CONTROLS as PLAYED
 from evolvent.agents.evaluation.controls import Arm, Rival, play_controls, rules_from_elsewhere, rules_misplaced
@@ -73,7 +74,7 @@ async def bench(
     embedder: Embedder | None = None,
     variants: Mapping[str, Mapping[str, Any]] | None = None,
     controls: Collection[str] = CONTROLS,
-) -> dict[str, Any]:
+) -> Comparison:
     """The comparison of `config`'s recipe with its controls, over the seeds from `config.seed` on, as one JSON value.
 
     In the workshop each seed has a world of its own, counted up from the configured one.
@@ -291,7 +292,7 @@ def _scores(plain: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]
 # -- the comparison ------------------------------------------------------------------------------------------------
 
 
-def _comparison(config: RunConfig, runs: Sequence[Played], arms: Sequence[Mapping[str, Arm]]) -> dict[str, Any]:
+def _comparison(config: RunConfig, runs: Sequence[Played], arms: Sequence[Mapping[str, Arm]]) -> Comparison:
     """Arms pooled over seeds, clustered by seed and task."""
     recipe = config.recipe
     names = [recipe, *dict.fromkeys((*CONTROLS, *(name for each in arms for name in each if name != recipe)))]
@@ -308,7 +309,7 @@ def _comparison(config: RunConfig, runs: Sequence[Played], arms: Sequence[Mappin
     claims = {name: verdict(gain, lost_share=1 - gain.n / max(1, asked)) for name, gain in gains.items()}
     illegal = sum(run.illegal for run in runs) / len(runs)
     raw = gains.get("raw-retrieval")
-    return {
+    found = {
         "recipe": recipe,
         "env": config.environment,
         "model": config.model,
@@ -342,6 +343,7 @@ def _comparison(config: RunConfig, runs: Sequence[Played], arms: Sequence[Mappin
         "illegal_actions": illegal,
         "seeds": [_seed_json(run, each) for run, each in zip(runs, arms, strict=True)],
     }
+    return Comparison(found)
 
 
 _NOT_ASKED_FOR = "Not played: --controls leaves it out."

@@ -24,9 +24,11 @@ from rich.console import Console
 from evolvent.agents.adapter_commands import adapters_app
 from evolvent.agents.browsing import AsJson, Directory, envs, models_app, systems_app
 from evolvent.agents.errors import AgentError, ModelUnavailableError, RunDirectoryError, SetupError
+from evolvent.agents.inspector.command import inspect
 from evolvent.agents.memory_commands import memory_app
 from evolvent.agents.play_command import play
 from evolvent.agents.terminal import note, print_json, show, told
+from evolvent.agents.top import top
 from evolvent.environments.errors import WorldError
 from evolvent.memory.errors import LedgerLockedError, MemoryStoreError
 
@@ -328,6 +330,8 @@ def distill(
 
 app.command()(envs)
 app.command()(play)
+app.command()(inspect)
+app.command()(top)
 
 
 def _ready(config: RunConfig) -> Prepared:

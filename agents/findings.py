@@ -6,14 +6,16 @@ import sqlite3
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from evolvent.agents.errors import AgentError
 from evolvent.agents.run import RunConfig, read_config, result
-from evolvent.agents.solutions.scratchpad import thought
 from evolvent.agents.trace import read_lines
+from evolvent.environments.errors import WorldError
 from evolvent.environments.types import Cost
 from evolvent.memory.embedding import HashEmbedder
 from evolvent.memory.errors import MemoryStoreError
@@ -24,7 +26,12 @@ from evolvent.memory.types import LEARNED, Record, Status
 
 T = TypeVar("T")
 STATUSES: tuple[Status, ...] = ("active", "candidate", "quarantined", "retired")
-_DAMAGE = (MemoryStoreError, sqlite3.Error, zlib.error, OSError, ValueError, LookupError, TypeError)
+_VERDICTS = {"activate", "reject", "retire", "restore"}
+"""Kinds of events that a gate's evidence may stand in."""
+_DAMAGE = (
+    *(AgentError, WorldError, MemoryStoreError),
+    *(sqlite3.Error, zlib.error, OSError, ValueError, LookupError, TypeError, AttributeError),
+)
 """What reading a half-written or damaged file may raise."""
 
 
@@ -61,6 +68,24 @@ class Spent:
     cost: Cost
 
 
+@dataclass
+class Reading:
+    """Reads piece by piece: what is damaged is told, and the rest is still there."""
+
+    problems: list[str] = field(default_factory=list)
+    """What could not be read, one line each."""
+
+    def attempt(self, what: str, read: Callable[[], T]) -> T | None:
+        """What `read` gives; None, and one more problem, where it meets damage."""
+        try:
+            return read()
+        except _DAMAGE as error:
+            told = " ".join(str(error).split()) or type(error).__name__
+            if not any(problem.endswith(told) for problem in self.problems):
+                self.problems.append(f"{what}: {told}")
+            return None
+
+
 @dataclass(frozen=True, slots=True)
 class Findings:
     directory: Path
@@ -85,42 +110,47 @@ class Findings:
         return _strongest([each for each in final.values() if each.promoted and each.record.status == "active"])
 
     @property
+    def withdrawn(self) -> list[Decision]:
+        """Promoted and not active any more, strongest evidence first: weights know it now, or it ceased to help."""
+        final = {each.record.id: each for each in self.decisions}
+        return _strongest([each for each in final.values() if each.promoted and each.record.status != "active"])
+
+    @property
     def rejected(self) -> list[Decision]:
         """Turned away and not active, strongest evidence first."""
         final = {each.record.id: each for each in self.decisions}
         return _strongest([each for each in final.values() if not each.promoted and each.record.status != "active"])
 
 
-def read_findings(directory: Path, known: Mapping[str, Any] | None = None) -> Findings:
+def read_findings(
+    directory: Path,
+    known: Mapping[str, Any] | None = None,
+    *,
+    with_origins: bool = True,
+    memory: Memory | None = None,
+) -> Findings:
     """All that can be read in a run directory; never raises over what it holds.
 
     Args:
         known: the run's `result`, when the caller has it already.
+        with_origins: without them no trajectory is read.
+        memory: the run's, when the caller has it open already.
     """
-    problems: list[str] = []
-
-    def attempt(what: str, read: Callable[[], T]) -> T | None:
-        try:
-            return read()
-        except _DAMAGE as error:
-            told = " ".join(str(error).split()) or type(error).__name__
-            if told not in problems and not any(problem.endswith(told) for problem in problems):
-                problems.append(f"{what}: {told}")
-            return None
-
+    reading = Reading()
+    attempt, problems = reading.attempt, reading.problems
     config = attempt("The configuration", lambda: read_config(directory))
     found = known if known is not None else attempt("The result", lambda: result(directory))
     spent = attempt("The costs by phase", lambda: _spent(directory)) or ()
-    memory = attempt("The memory", lambda: Memory.open(directory, embedder=HashEmbedder(), read_only=True))
-    if memory is None:
+    opened = memory or attempt("The memory", lambda: Memory.open(directory, embedder=HashEmbedder(), read_only=True))
+    if opened is None:
         return Findings(directory, config, found, spent=spent, problems=tuple(problems))
-    with memory:
-        ledger = memory.ledger
+    with nullcontext(opened) if memory else opened:
+        ledger = opened.ledger
         decisions = attempt("The gate's decisions", lambda: _decisions(ledger)) or ()
         undecided = attempt("The records", lambda: _undecided(ledger, decisions)) or ()
         by_status = attempt("The records by status", lambda: _by_status(ledger)) or {}
         spent += attempt("The calls outside episodes", lambda: _thought(ledger)) or ()
-        learned = [*(each.record for each in decisions), *undecided]
+        learned = [*(each.record for each in decisions), *undecided] if with_origins else []
         origins = {}
         for source in sorted({parent for record in learned for parent in record.parents}):
             origins[source] = attempt(f"The origin {source}", partial(_origin, ledger, source)) or ""
@@ -140,10 +170,11 @@ def read_findings(directory: Path, known: Mapping[str, Any] | None = None) -> Fi
 def _decisions(ledger: Ledger) -> tuple[Decision, ...]:
     """Of records that memory still has, by commits that still count."""
     records, reverted = ledger.records(), ledger.reverted()
+    judging = {commit for commit, kinds in ledger.event_counts().items() if _VERDICTS & kinds.keys()}
     return tuple(
         Decision(records[event.record_id], event.kind == "activate", event.payload["gate"], commit.generation)
         for commit in ledger.commits()
-        if commit.id not in reverted
+        if commit.id in judging and commit.id not in reverted
         for event in ledger.events_of(commit.id)
         if "gate" in event.payload and event.record_id in records
     )
@@ -191,6 +222,8 @@ def _spent(directory: Path) -> tuple[Spent, ...]:
 
 
 def _thought(ledger: Ledger) -> tuple[Spent, ...]:
+    from evolvent.agents.solutions.scratchpad import thought  # loads what thinking needs; not every reader asks this
+
     costs = [thought(ledger, generation) for generation in ledger.generations()]
     total = sum(costs, Cost())
     return (Spent("thinking", 0, 0, total),) if total.calls else ()

@@ -6,20 +6,15 @@ They wait for nobody: while a run is writing they say so and change nothing.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from evolvent.agents.browsing import AsJson
-from evolvent.agents.errors import SetupError
-from evolvent.agents.memory_directory import built, decide, opened
+from evolvent.agents.memory_directory import built, decided, opened
 from evolvent.agents.terminal import note, print_json, show
-from evolvent.memory.errors import MergeConflictError, UnknownRecordError
-
-if TYPE_CHECKING:
-    from evolvent.memory.types import EventKind, Status
+from evolvent.memory.errors import MergeConflictError
 
 changes_app = typer.Typer()
 
@@ -40,7 +35,7 @@ def retire(
     as_json: AsJson = False,
 ) -> None:
     """Take a record out of use. It stays in memory and is found with --status retired."""
-    commit = _decided(directory, "retire", record_id, reason, of=("quarantined", "candidate", "active"))
+    commit = decided(directory, "retire", record_id, reason)
     _done(directory, commit, f"Retired {record_id}", as_json, record=record_id)
 
 
@@ -52,7 +47,7 @@ def restore(
     as_json: AsJson = False,
 ) -> None:
     """Make a retired or quarantined record a candidate again: agents may recall it, and the gate may prove it."""
-    commit = _decided(directory, "restore", record_id, reason, of=("retired", "quarantined"))
+    commit = decided(directory, "restore", record_id, reason)
     _done(directory, commit, f"Restored {record_id}", as_json, record=record_id)
 
 
@@ -211,22 +206,6 @@ def merge(
 
 
 # -- inside --------------------------------------------------------------------------------------------------------
-
-
-def _decided(directory: Path, verdict: EventKind, record_id: str, reason: str, *, of: Sequence[Status]) -> str:
-    """The commit of a decision by hand about a record that must be there, in one of those standings."""
-    with opened(directory, writing=True) as memory:
-        record = memory.records().get(record_id)
-        if record is None:
-            raise UnknownRecordError(
-                f"No record {record_id!r} in {directory}. `evolvent memory ls {directory}` lists the ids."
-            )
-        if record.status not in of:
-            raise SetupError(
-                f"{record_id} is {record.status}; expected one that is {' or '.join(of)}. "
-                f"`evolvent memory show {directory} {record_id}` says why."
-            )
-        return decide(memory, verdict, record, reason)
 
 
 def _done(directory: Path, commit: str | None, told: str, as_json: bool, **facts: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,13 @@ from evolvent.agents.errors import SetupError
 if TYPE_CHECKING:
     from evolvent.memory.embedding import Embedder
     from evolvent.memory.store import Memory
-    from evolvent.memory.types import EventKind, Record
+    from evolvent.memory.types import EventKind, Record, Status
+
+STANDINGS: Mapping[EventKind, tuple[Status, ...]] = {
+    "retire": ("quarantined", "candidate", "active"),
+    "restore": ("retired", "quarantined"),
+}
+"""Of which standing a record may be for each decision by hand."""
 
 
 @contextmanager
@@ -50,6 +56,29 @@ def opened(directory: Path, *, writing: bool = False, embedding: bool = False) -
         raise LedgerUnreadableError(
             f"{directory / 'ledger.sqlite'} is damaged: {what}. `evolvent memory fsck {directory}` says where."
         ) from error
+
+
+def decided(directory: Path, verdict: EventKind, record_id: str, reason: str) -> str:
+    """The commit of a decision by hand about a record that must be there, in one of `STANDINGS`.
+
+    Raises:
+        UnknownRecordError, SetupError: there is no such record, or it stands elsewhere.
+        LedgerLockedError: a run is writing; nothing was changed.
+    """
+    from evolvent.memory.errors import UnknownRecordError
+
+    with opened(directory, writing=True) as memory:
+        record = memory.records().get(record_id)
+        if record is None:
+            raise UnknownRecordError(
+                f"No record {record_id!r} in {directory}. `evolvent memory ls {directory}` lists the ids."
+            )
+        if record.status not in STANDINGS[verdict]:
+            raise SetupError(
+                f"{record_id} is {record.status}; expected one that is {' or '.join(STANDINGS[verdict])}. "
+                f"`evolvent memory show {directory} {record_id}` says why."
+            )
+        return decide(memory, verdict, record, reason)
 
 
 def decide(memory: Memory, verdict: EventKind, record: Record, reason: str) -> str:

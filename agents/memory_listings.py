@@ -74,7 +74,7 @@ def record_page(record: Record, origins: Sequence[Origin]) -> RenderableType:
         "status": record.status,
         "scope": ", ".join(f"{key} {plain(value)}" for key, value in scope.items()) or "everywhere",
         "parents": _some(record.parents) or "none",
-        "lift": _value(record.lift) if record.lift else "no estimate yet",
+        "lift": value_text(record.lift) if record.lift else "no estimate yet",
         "recalled": f"{record.recalls} times since generation {record.generation}",
     }
     # One event may set many fields: they stand together, in the order of their first.
@@ -102,7 +102,7 @@ def blame_json(origins: Sequence[Origin]) -> list[dict[str, Any]]:
 def _fields_set(fields: Sequence[Origin]) -> str:
     parents = sum(each.field.startswith("parents.") for each in fields)
     told = [
-        each.field if each.field == "added" else f"{each.field} {head(_value(each.value))}"
+        each.field if each.field == "added" else f"{each.field} {head(value_text(each.value))}"
         for each in fields
         if not each.field.startswith("parents.")
     ]
@@ -118,7 +118,7 @@ def evidence_text(payload: Mapping[str, Any]) -> str:
         elif isinstance(value, Mapping):
             told.append(f"{key}: {evidence_text(value)}")
         else:
-            told.append(f"{key} {_value(value)}")
+            told.append(f"{key} {value_text(value)}")
     return ", ".join(told)
 
 
@@ -187,7 +187,7 @@ def changes_table(changes: Sequence[Change]) -> RenderableType:
 
 
 def _field_text(field: Field) -> str:
-    return f"{field.name} {head(_value(field.before))} → {head(_value(field.after))}"
+    return f"{field.name} {head(value_text(field.before))} → {head(value_text(field.after))}"
 
 
 # -- lineage -------------------------------------------------------------------------------------------------------
@@ -323,7 +323,7 @@ def problems_table(problems: Sequence[Problem]) -> RenderableType:
 # -- parts ---------------------------------------------------------------------------------------------------------
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A field's value as people read it."""
     if isinstance(value, Interval):
         return f"{value.mean:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"

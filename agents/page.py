@@ -8,15 +8,28 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from itertools import accumulate
 from typing import Any
 
+from evolvent.agents.details import DRAWN_LIFTS, Details, Distillate
+from evolvent.agents.evaluation.forgetting import MARGIN, kept
 from evolvent.agents.findings import STATUSES, Decision, Findings
-from evolvent.agents.plots import learning_curve, records_by_status, svg
-from evolvent.agents.report import verdict_in_words
-from evolvent.memory.types import Record
+from evolvent.agents.plots import (
+    cost_against_success,
+    forgetting_matrix,
+    learning_curve,
+    lifts,
+    lineage,
+    records_by_status,
+    svg,
+)
+from evolvent.agents.report import AGAINST, one_line, verdict_in_words
+from evolvent.memory.types import Interval, Record
 
 SHOWN_RECORDS = 200
 """Of each table at most; the ledger holds them all."""
+SHOWN_PARENTS = 6
+"""Of each record, told in full."""
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2127; --paper: #ffffff; --soft: #5d6673; --line: #d7dbe0;
@@ -25,12 +38,13 @@ _STYLE = """
   --improved: #63c684; --no-evidence: #e0b04a; --worse: #f2857d; } }
 body { margin: 0 auto; max-width: 46rem; padding: 1rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } h3 { font-size: 1rem; }
 .verdict { font-size: 1.15rem; font-weight: 600; }
 .improved { color: var(--improved); } .no-evidence { color: var(--no-evidence); } .worse { color: var(--worse); }
 .soft { color: var(--soft); }
 svg { width: 100%; max-width: 32rem; height: auto; display: block; }
 .wide { overflow-x: auto; }
+.lineage svg { width: auto; max-width: none; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem .35rem 0; border-bottom: 1px solid var(--line); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
@@ -52,7 +66,7 @@ _HEAD = """<!doctype html>
 """
 
 
-def page(found: Findings) -> str:
+def page(found: Findings, details: Details = Details()) -> str:
     """The whole page. What could not be read is said where a reader begins."""
     config, result = found.config, found.result
     title = f"{config.recipe} on {config.environment}" if config else found.directory.name
@@ -62,12 +76,18 @@ def page(found: Findings) -> str:
         parts.append(f'<p class="verdict {escape(kind)}">{escape(verdict_in_words(result))}</p>')
     else:
         parts.append('<p class="verdict no-evidence">There is no result to report yet.</p>')
-    if found.problems:
-        told = "".join(f"<li>{escape(problem)}</li>" for problem in found.problems)
+    problems = (*found.problems, *details.problems)
+    if problems:
+        told = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
         parts.append(f'<p class="worse">Not everything here could be read:</p><ul>{told}</ul>')
     if result:
         parts += ["<h2>Learning curve</h2>", _curve(result), _generations(result)]
+        parts += ["<h2>Cost against success</h2>", _bought(result)]
+    parts += _controls(details)
     parts += _learned(found)
+    parts += _lifts(details)
+    parts += _lineages(details)
+    parts += _weights(details)
     if found.spent:
         parts += ["<h2>Cost by phase</h2>", _spent(found)]
     parts += _setup(found)
@@ -90,6 +110,29 @@ def _generations(result: Mapping[str, Any]) -> str:
     )
 
 
+def _bought(result: Mapping[str, Any]) -> str:
+    """Success by what all generations so far had cost."""
+    tokens = list(accumulate(row["tokens_in"] + row["tokens_out"] for row in result["generations"]))
+    told = ", ".join(
+        f"generation {row['generation']}: {_success(row['held_out'])} for {spent:,} tokens"
+        for row, spent in zip(result["generations"], tokens, strict=True)
+    )
+    drawn = cost_against_success({str(result["recipe"]): result})
+    return svg(drawn, "cost", f"Success by tokens spent so far. {told}")
+
+
+def _controls(details: Details) -> list[str]:
+    if not details.standings:
+        return []
+    rows = []
+    for each in details.standings:
+        gain = f"{each.gain.mean:+.2f} ({each.gain.low:+.2f} to {each.gain.high:+.2f})" if each.gain else ""
+        claim = AGAINST[each.verdict] if each.verdict else ""
+        rows.append([each.name, claim, _interval(each.success), gain, f"{each.tokens:,}"])
+    columns = ("Arm", "The run beside it", "Success (95 % interval)", "Gain of the run (95 % interval)", "Tokens")
+    return ["<h2>Beside its controls</h2>", _table(columns, rows, 2)]
+
+
 def _learned(found: Findings) -> list[str]:
     parts = []
     if found.by_status:
@@ -100,6 +143,9 @@ def _learned(found: Findings) -> list[str]:
     if found.decisions:
         parts.append(f"<h2>Learned, and proved ({len(found.active)})</h2>")
         parts.append(_decisions(found, found.active) if found.active else "<p>No rule passed the gate.</p>")
+    if found.withdrawn:
+        parts.append(f"<h2>Proved, and out of the prompt since ({len(found.withdrawn)})</h2>")
+        parts.append(_decisions(found, found.withdrawn))
     if found.rejected:
         parts.append(f"<h2>Turned away ({len(found.rejected)})</h2>")
         parts.append(_decisions(found, found.rejected))
@@ -111,6 +157,86 @@ def _learned(found: Findings) -> list[str]:
         ]
         parts.append(_table(("Kind", "Text, and where it comes from", "Status", "Generation"), rows, 3))
     return parts
+
+
+def _lifts(details: Details) -> list[str]:
+    """Whether having a record in the prompt helps, by rule dropout."""
+    if not details.lifted:
+        return []
+    drawn = sorted(details.lifted[:DRAWN_LIFTS], key=lambda each: -each.lift.mean if each.lift else 0.0)
+    rows = [
+        [
+            _Markup(_text(each)),
+            each.status,
+            f"{each.lift.mean:+.2f} ({each.lift.low:+.2f} to {each.lift.high:+.2f})",
+            each.lift.n,
+        ]
+        for each in drawn
+        if each.lift is not None
+    ]
+    more = len(details.lifted) - len(drawn)
+    note = f'<p class="soft">The {len(drawn)} farthest from zero; {more} more are in memory.</p>' if more else ""
+    described = f"Lift of {len(drawn)} records with intervals, the highest on top; the table below has the numbers"
+    table = _table(("Record", "Status", "Lift (95 % interval)", "Episodes"), rows, 2)
+    return ["<h2>Does it help when it is shown?</h2>", svg(lifts(drawn), "lifts", described), note, table]
+
+
+def _lineages(details: Details) -> list[str]:
+    """Of the strongest rules: what stands one step before and after each."""
+    parts = []
+    for index, (rule, graph) in enumerate(details.lineages):
+        told = f"Lineage of {rule.id}: {graph.in_degree(rule.id)} causes, {graph.out_degree(rule.id)} effects"
+        drawn = svg(lineage(graph), f"lineage-{index}", told)
+        parts.append(f"<h3>{escape(one_line(rule.text))}</h3>")
+        parts.append(f'<div class="wide lineage">{drawn}</div>')
+    if not parts:
+        return []
+    note = '<p class="soft">Solid: derived. Dashed: merged. Dotted: shown in a prompt.</p>'
+    return ["<h2>Where the strongest rules come from</h2>", note, *parts]
+
+
+def _weights(details: Details) -> list[str]:
+    """What was distilled, and what that made the model forget."""
+    parts = []
+    if details.adapters:
+        rows = [
+            [_Markup(_adapter(each)), each.status, *_gate(each), each.adapter.card.base] for each in details.adapters
+        ]
+        columns = ("Adapter, and how it was made", "Status", "Paired episodes", "E-value", "Base")
+        parts += [f"<h2>Adapters ({len(rows)})</h2>", _table(columns, rows)]
+    if details.forgetting:
+        changed = [
+            [adapter, ability, _kept(change), f"{change.mean:+.3f} ({change.low:+.3f} to {change.high:+.3f})", change.n]
+            for adapter, changes in details.forgetting.items()
+            for ability, change in changes.items()
+        ]
+        told = "; ".join(f"{row[0]}, {row[1]}: {row[3]}" for row in changed)
+        drawn = svg(forgetting_matrix(details.forgetting), "forgetting", f"Change of each ability. {told}")
+        table = _table(("Adapter", "Ability", "Kept?", "Change (95 % interval)", "Items"), changed, 3)
+        note = f"A loss of {MARGIN} is tolerated: of success, or of nats per token for prose."
+        parts += ["<h2>What distilling made it forget</h2>", drawn, f'<p class="soft">{note}</p>', table]
+    return parts
+
+
+def _gate(each: Distillate) -> list[str]:
+    return [each.decision.evidence, each.decision.strength] if each.decision else ["no verdict", ""]
+
+
+def _adapter(each: Distillate) -> str:
+    card = each.adapter.card
+    told = {
+        "data set": f"{card.dataset} ({card.dataset_hash})" if card.dataset else "none: merged",
+        "parents": ", ".join(card.parents) or "none",
+        "made": card.created,
+        "size": f"{card.parameters:,} parameters, {card.bytes / 1e6:.1f} MB",
+        **{name: _value(value) for name, value in (card.config | card.metrics).items()},
+    }
+    lines = "".join(f"<div>{escape(name)}: {escape(str(value))}</div>" for name, value in told.items())
+    return f'<details class="lesson"><summary>{escape(each.adapter.full_name)}</summary>{lines}</details>'
+
+
+def _kept(change: Interval) -> str:
+    return "kept" if kept(change) else "lost" if change.high < -MARGIN else "not shown to be kept"
 
 
 def _decisions(found: Findings, decisions: Sequence[Decision]) -> str:
@@ -131,12 +257,18 @@ def _decisions(found: Findings, decisions: Sequence[Decision]) -> str:
 def _lesson(found: Findings, record: Record) -> str:
     """A record's text; below it, folded, each of its parents with what happened there."""
     if not record.parents:
-        return f'<div class="lesson">{escape(record.text)}</div>'
+        return _text(record)
     told = "".join(
         f"<div>{escape(parent)}</div><pre>{escape(found.origins.get(parent) or 'cannot be read')}</pre>"
-        for parent in record.parents
+        for parent in record.parents[:SHOWN_PARENTS]
     )
+    if len(record.parents) > SHOWN_PARENTS:
+        told += f"<div>and {len(record.parents) - SHOWN_PARENTS} more</div>"
     return f'<details class="lesson"><summary>{escape(record.text)}</summary>{told}</details>'
+
+
+def _text(record: Record) -> str:
+    return f'<div class="lesson">{escape(record.text)}</div>'
 
 
 def _spent(found: Findings) -> str:
@@ -196,6 +328,10 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], numbers_fro
 
 def _success(interval: Mapping[str, float]) -> str:
     return f"{interval['success']:.2f} ({interval['low']:.2f} to {interval['high']:.2f})"
+
+
+def _interval(found: Interval) -> str:
+    return f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
 def _value(value: object) -> str:

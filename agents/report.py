@@ -110,7 +110,7 @@ def render_bench(bench: Mapping[str, Any]) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    recipe, reasons = bench["recipe"], bench.get("reasons", {})
+    recipe = bench["recipe"]
     arms = _table("arm", "success", "", "tasks", "tokens", "seconds")
     for name, arm in bench["arms"].items():
         if arm is not None:
@@ -120,9 +120,15 @@ def render_bench(bench: Mapping[str, Any]) -> RenderableType:
     for name, gain in bench["gain"].items():
         if gain is not None:
             claim = gain.get("verdict") or _claim(gain)
-            gains.add_row(name, _signed(gain), Text(_AGAINST[claim], style=_STYLES[claim]))
+            gains.add_row(name, _signed(gain), Text(AGAINST[claim], style=_STYLES[claim]))
     about = f"{recipe} on {bench['env']} ({bench['env_version']}) with {bench['model']}"
-    notes = [f"{', '.join(names)}: {reason}" for reason, names in _by_reason(reasons).items()]
+    head = Text.assemble((about, "bold"), (f"\nset of tasks {bench['task_set_hash']}", "dim"))
+    return Group(head, arms, gains, Text("\n".join(bench_notes(bench))))
+
+
+def bench_notes(bench: Mapping[str, Any]) -> list[str]:
+    """What was not played and why, how many tasks would show what was not shown, whether raw experience is matched."""
+    notes = [f"{', '.join(names)}: {reason}" for reason, names in _by_reason(bench.get("reasons", {})).items()]
     for name, power in bench.get("power", {}).items():
         needed = f"{power['n']:,} tasks" if power["n"] else "no number of tasks"
         shown = f"{needed} would show a difference of this size (80 % power)"
@@ -131,15 +137,17 @@ def render_bench(bench: Mapping[str, Any]) -> RenderableType:
     if equal.get("low") is not None:
         shown = "Not below" if equal["not_below"] else "Not shown to be no worse than"
         notes.append(f"{shown} {equal['against']} by a margin of {equal['margin']}: lower end {equal['low']:+.2f}.")
-    head = Text.assemble((about, "bold"), (f"\nset of tasks {bench['task_set_hash']}", "dim"))
-    return Group(head, arms, gains, Text("\n".join(notes)))
+    return notes
 
 
 def write_html(directory: Path, file: Path) -> None:
     """The report of a run directory as one HTML file that needs nothing else; says what could not be read."""
+    from evolvent.agents.details import read_details
     from evolvent.agents.page import page
 
-    file.write_text(page(read_findings(directory)), encoding="utf-8")
+    found = read_findings(directory)
+    # Half of a pair of surrogates cannot be written; whatever else a model wrote can.
+    file.write_text(page(found, read_details(found)), encoding="utf-8", errors="replace")
 
 
 def interval_bar(interval: Mapping[str, float], *, width: int = 18) -> Text:
@@ -181,13 +189,15 @@ def _learned(found: Findings) -> list[RenderableType]:
             return [Text("Nothing was learned that memory keeps.")]
         table = _table(f"newest of {len(found.undecided)} kept without a gate", "status", "generation")
         for record in notes:
-            table.add_row(Text(_one_line(record.text)), record.status, str(record.generation))
+            table.add_row(Text(one_line(record.text)), record.status, str(record.generation))
         return [table]
     parts: list[RenderableType] = []
     if found.active:
         parts.append(_decisions(f"learned, and proved ({len(found.active)})", found.active))
     else:
         parts.append(Text("No rule passed the gate."))
+    if found.withdrawn:
+        parts.append(_decisions(f"proved, and out of the prompt since ({len(found.withdrawn)})", found.withdrawn))
     if found.rejected:
         more = len(found.rejected) - SHOWN_REJECTIONS
         title = "turned away" + (f" (nearest {SHOWN_REJECTIONS}, and {more} more)" if more > 0 else "")
@@ -201,8 +211,8 @@ def _decisions(title: str, decisions: Sequence[Decision]) -> Table:
     table = _table(title, "at the gate", "e-value")
     for each in decisions:
         first, *more = each.record.parents or ("–",)
-        source = first + (f" +{len(more)}" if more else "")
-        rule = Text.assemble(_one_line(each.record.text), (f"\n{source}", "dim"))
+        source = one_line(first) + (f" +{len(more)}" if more else "")
+        rule = Text.assemble(one_line(each.record.text), (f"\n{source}", "dim"))
         table.add_row(rule, each.evidence, each.strength)
     return table
 
@@ -246,7 +256,7 @@ def _claim(gain: Mapping[str, float]) -> str:
     return "improved" if gain["low"] > 0 else "worse" if gain["high"] < 0 else "no evidence"
 
 
-_AGAINST = {"improved": "above", "worse": "below", "no evidence": "no evidence of a difference"}
+AGAINST = {"improved": "above", "worse": "below", "no evidence": "no evidence of a difference"}
 
 
 def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
@@ -256,6 +266,7 @@ def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
     return names
 
 
-def _one_line(text: str, limit: int = 100) -> str:
-    line = " ".join(text.split())
+def one_line(text: str, limit: int = 100) -> str:
+    """What a model may have written on one line, without signs that a terminal would obey."""
+    line = "".join(sign for sign in " ".join(text.split()) if sign.isprintable())
     return line if len(line) <= limit else line[: limit - 1] + "…"

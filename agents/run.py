@@ -13,7 +13,7 @@ import platform
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from evolvent.agents.display import Result
 from evolvent.agents.errors import (
     RunDirectoryError,
     SetupError,
@@ -365,8 +366,11 @@ async def opened(
             trace.close()
 
 
-def result(directory: Path) -> dict[str, Any]:
+def result(directory: Path, memory: Memory | None = None) -> Result:
     """The report of a run as one JSON value, computed from its ledger: the same whenever it is asked for.
+
+    Args:
+        memory: the run's, when the caller has it open already.
 
     Raises:
         RunDirectoryError: not a run, or one with no generation finished yet.
@@ -380,11 +384,11 @@ def result(directory: Path) -> dict[str, Any]:
     config = read_config(directory)
     if not (directory / "ledger.sqlite").exists():
         raise RunDirectoryError(f"{directory} has not begun. Continue with `evolvent resume {directory}`.")
-    with Memory.open(directory, embedder=HashEmbedder(), read_only=True) as memory:
-        rows = [json.loads(text) for _, text in sorted(memory.ledger.generations().items())]
-        records = [record for record in memory.records().values() if record.kind in LEARNED]
-        task_set = task_set_hash(judged_tasks(memory.ledger))
-        versions = json.loads(memory.ledger.memo("versions") or "{}")
+    with nullcontext(memory) if memory else Memory.open(directory, embedder=HashEmbedder(), read_only=True) as kept:
+        rows = [json.loads(text) for _, text in sorted(kept.ledger.generations().items())]
+        records = [record for record in kept.records().values() if record.kind in LEARNED]
+        task_set = task_set_hash(judged_tasks(kept.ledger))
+        versions = json.loads(kept.ledger.memo("versions") or "{}")
     if not rows:
         raise RunDirectoryError(f"{directory} has no finished generation. Continue with `evolvent resume {directory}`.")
     frozen = rows[0].get("frozen_scores", rows[0]["scores"])
@@ -406,7 +410,7 @@ def result(directory: Path) -> dict[str, Any]:
         }
         for row in rows
     ]
-    return {
+    found = {
         "recipe": config.recipe,
         "env": config.environment,
         "env_version": versions.get("environment", ""),
@@ -429,6 +433,7 @@ def result(directory: Path) -> dict[str, Any]:
             for status in ("active", "candidate", "quarantined", "retired")
         },
     }
+    return Result(found)
 
 
 def _interval_json(found: Any) -> dict[str, float]:

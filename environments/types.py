@@ -194,6 +194,14 @@ class Trajectory:
         current = self.steps[step]
         return conversation(self.steps[:step], current.messages, current.history_from)
 
+    def _repr_html_(self) -> str:
+        from evolvent.environments.display import trajectory
+
+        return trajectory(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(f"{self.id}: score {self.outcome.score:.2f} in {len(self.steps)} steps")
+
 
 def conversation(earlier: Sequence[Step], new: tuple[Message, ...], history_from: int = 0) -> tuple[Message, ...]:
     """A seat's prompt: the turns of its earlier steps from `history_from` on, then the new messages.

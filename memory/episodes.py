@@ -6,6 +6,7 @@ Knows nothing of embeddings beyond keeping the vectors it is given, so that an i
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 import sys
@@ -22,6 +23,7 @@ import numpy as np
 from evolvent.environments.types import Phase, Trajectory, dump, load
 from evolvent.memory.embedding import Floats
 from evolvent.memory.errors import DuplicateKeyError, LedgerUnwritableError
+from evolvent.memory.listing import Column, Group, Listed, Wanted, page, tally
 from evolvent.memory.lock import WriterLock
 from evolvent.memory.schema import connect
 
@@ -53,6 +55,35 @@ class Played:
     task: str
     player: str
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An episode as the tables know it: how it ended, and what it cost."""
+
+    seq: int
+    """Its number, counted up in the order in which episodes ended."""
+    key: str
+    phase: Phase
+    generation: int
+    task: str
+    attempt: int
+    ended_at: float
+    """Seconds since the epoch."""
+    scores: tuple[float, ...]
+    """By seat, in the order the seats were added; each in [0, 1]."""
+    success: bool
+    """Of every seat."""
+    failure: str
+    """Of infrastructure, of the first seat that had one; empty for none."""
+    tokens: int
+    """In and out, of all seats."""
+    calls: int
+
+    @property
+    def arm(self) -> str:
+        """What tells it from other episodes of the same attempt."""
+        return self.key.removeprefix(f"{self.phase}/{self.generation}/{self.task}/{self.attempt}").removeprefix("/")
 
 
 class Episodes:
@@ -130,6 +161,51 @@ class Episodes:
         with self._threads:
             rows = self._db.execute(query, (json.dumps(list(trajectory_ids)),)).fetchall()
         return {row[0]: Played(*row) for row in rows}
+
+    def ended(self, since: int = 0) -> list[Ended]:
+        """Episodes after number `since`, in the order in which they ended. Reads no body."""
+        query = (
+            "SELECT e.seq, e.key, e.phase, e.generation, e.task, e.attempt, e.created_at, "
+            "t.score, t.success, t.failure, t.tokens_in + t.tokens_out, t.calls FROM episodes e "
+            "JOIN trajectories t ON t.episode = e.seq WHERE e.seq > ? ORDER BY e.seq, t.seq"
+        )
+        with self._threads:
+            rows = self._db.execute(query, (since,)).fetchall()
+        found = []
+        for about, each in itertools.groupby(rows, key=lambda row: row[:7]):
+            scores, won, failures, tokens, calls = zip(*(row[7:] for row in each), strict=True)
+            seq, key, phase, generation, task, attempt, ended_at = about
+            failure = next(filter(None, failures), "")
+            outcome = (scores, all(won), failure, sum(tokens), sum(calls))
+            found.append(Ended(seq, key, phase, generation, task, attempt, ended_at, *outcome))
+        return found
+
+    def listed(
+        self,
+        wanted: Wanted = Wanted(),
+        *,
+        by: Column = "added",
+        descending: bool = True,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> list[Listed]:
+        """A page of the trajectories that are wanted; of equal ones the newer is first. Reads no body."""
+        with self._threads:
+            return page(self._db, wanted, by, descending, limit, offset)
+
+    def tally(self, task_has: str = "") -> dict[Group, int]:
+        """How many trajectories there are of each group, of tasks whose id holds `task_has`. Reads no body."""
+        with self._threads:
+            return tally(self._db, task_has)
+
+    def known(self, names: Collection[str]) -> set[str]:
+        """Those of the names that are of episodes or trajectories."""
+        query = (
+            "SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM episodes WHERE key = value) "
+            "OR EXISTS (SELECT 1 FROM trajectories WHERE id = value)"
+        )
+        with self._threads:
+            return {row[0] for row in self._db.execute(query, (json.dumps(list(names)),))}
 
     def shown_in(self, trajectory_ids: Collection[str]) -> list[tuple[str, str]]:
         """(trajectory, record) of what stood in the prompts of these trajectories."""

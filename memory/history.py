@@ -5,14 +5,15 @@ Knows nothing of Chroma or of printing; every function gives values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from evolvent.memory.errors import UnknownRecordError
 from evolvent.memory.fold import apply
 from evolvent.memory.ledger import Commit, Ledger
-from evolvent.memory.types import Event, EventKind, Record
+from evolvent.memory.types import Event, EventKind, Kind, Record, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,21 @@ class Change:
     """Of a changed one; never empty then."""
 
 
-def diff(before: Mapping[str, Record], after: Mapping[str, Record]) -> list[Change]:
+class Changes(list[Change]):
+    """A list that shows itself in a notebook."""
+
+    def _repr_html_(self) -> str:
+        from evolvent.memory.display import changes
+
+        return changes(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(f"records that differ: {len(self)}")
+
+
+def diff(before: Mapping[str, Record], after: Mapping[str, Record]) -> Changes:
     """Records that are not the same in both, in order of first appearance: those before, then new ones."""
-    changes: list[Change] = []
+    changes = Changes()
     for key in dict.fromkeys((*before, *after)):
         old, new = before.get(key), after.get(key)
         if new is None and old is not None:
@@ -119,23 +132,67 @@ def blame(ledger: Ledger, record_id: str) -> list[Origin]:
     if record_id not in ledger.records():
         raise UnknownRecordError(f"No record {record_id!r} in {ledger.path}. `evolvent memory ls` lists the ids.")
     origins: dict[str, Origin] = {}
+    for turn in turns(ledger, record_id):
+        if turn.after is None:
+            origins.clear()
+            continue
+        if turn.before is None:
+            origins["added"] = Origin("added", turn.after.text, turn.commit, turn.event)
+        there = _flat(turn.after)
+        for field in turn.fields:
+            origins.pop(field.name, None)
+            if field.name in there:
+                origins[field.name] = Origin(field.name, field.after, turn.commit, turn.event)
+    return list(origins.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one event made of a record."""
+
+    commit: Commit
+    event: Event
+    before: Record | None
+    """None: it was not there."""
+    after: Record | None
+    """None: it was forgotten."""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """All of them where it came or went; never those of its identity."""
+        was, now = (_flat(each) if each else {} for each in (self.before, self.after))
+        names = dict.fromkeys((*was, *now))
+        return tuple(
+            Field(name, was.get(name), now.get(name))
+            for name in names
+            if (name in was) != (name in now) or was.get(name) != now.get(name)
+        )
+
+
+def turns(ledger: Ledger, record_id: str) -> Iterator[Turn]:
+    """Everything that counts of one record at the head, in order, merges into it too; nothing for one never met."""
     records: dict[str, Record] = {}
     for commit, event in ledger.events_about(record_id):
         before = records.get(record_id)
         if before is not None and event.record_id != record_id:
             records[event.record_id] = replace(before, id=event.record_id)  # what is merged into it
         apply(records, [event], commit.generation, skipped=[])
-        after = records.get(record_id)
-        if after is None:
-            origins.clear()
-            continue
-        old, new = (_flat(each) if each else {} for each in (before, after))
-        if before is None:
-            origins["added"] = Origin("added", after.text, commit, event)
-        for name in [each for each in origins if each not in ("added", *new)]:
-            del origins[name]
-        for name, value in new.items():
-            if name not in old or old[name] != value:
-                origins.pop(name, None)
-                origins[name] = Origin(name, value, commit, event)
-    return list(origins.values())
+        yield Turn(commit, event, before, records.get(record_id))
+
+
+def by_status(ledger: Ledger, kinds: Collection[Kind]) -> dict[int, dict[Status, int]]:
+    """How many records of these kinds there were of each status, by the end of each generation.
+
+    By the commits that count at the head: what was reverted since is left out from the beginning. Folds each commit
+    once, however many generations there are.
+    """
+    gone, records = ledger.reverted(), dict[str, Record]()
+    counts: dict[int, dict[Status, int]] = {}
+    line = ledger.commits()
+    for place, commit in enumerate(line):
+        if commit.id not in gone:
+            apply(records, ledger.events_of(commit.id), commit.generation, skipped=[])
+        if place + 1 == len(line) or line[place + 1].generation != commit.generation:
+            held = Counter(each.status for each in records.values() if each.kind in kinds)
+            counts[commit.generation] = dict(held)
+    return dict(sorted(counts.items()))

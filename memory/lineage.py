@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from evolvent.environments.display import acted, count
 from evolvent.environments.types import Trajectory
 from evolvent.memory.errors import UnknownRecordError
 from evolvent.memory.ledger import Ledger
-from evolvent.memory.rendering import acted
 from evolvent.memory.types import WEIGHTS, Event, EventKind, Record
 
 Edge = Literal["derived", "merged", "shown"]
@@ -84,6 +84,14 @@ class Why:
     def __str__(self) -> str:
         return "\n".join(_told(self))
 
+    def _repr_html_(self) -> str:
+        from evolvent.memory.display import why
+
+        return why(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(f"{self.record.id}: {count(len(self.decisions), 'decision')}, {count(len(self.causes), 'cause')}")
+
 
 @dataclass(frozen=True, slots=True)
 class Impact:
@@ -94,6 +102,14 @@ class Impact:
     """Those of them that have no other ground and would fall with it."""
     episodes: tuple[str, ...]
     """Trajectories in whose prompts it, or something derived from it, was shown."""
+
+    def _repr_html_(self) -> str:
+        from evolvent.memory.display import impact
+
+        return impact(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(f"{self.node}: {len(self.derived)} derived, {count(len(self.episodes), 'episode')} touched")
 
 
 @dataclass(frozen=True)
@@ -119,12 +135,31 @@ class Lineage:
             UnknownRecordError: no such record.
         """
         record = self.record(record_id)
-        decisions = [
+        return Why(record, self.trust(record_id), tuple(self.causes(record)), tuple(self.decisions(record_id)))
+
+    def decisions(self, record_id: str) -> list[Decision]:
+        """What was decided about a record by commits that count at the head, in order."""
+        return [
             Decision(commit.id, commit.key, event.kind, event.payload)
             for commit, event in self.ledger.events_about(record_id)
             if event.kind in _VERDICTS and event.record_id == record_id
         ]
-        return Why(record, self.trust(record_id), tuple(self._causes(record)), tuple(decisions))
+
+    def causes(self, root: Record) -> Iterator[Cause]:
+        """As in `Why`; each trajectory is read when its turn comes."""
+        followed = {root.id}
+        stack = [(parent, root, 1) for parent in reversed(root.parents)]
+        while stack:
+            key, child, depth = stack.pop()
+            record = self.records.get(key)
+            if record is None:
+                trajectory = self.ledger.trajectory(key)
+                yield Cause(key, "derived", depth, source=_source(trajectory, child) if trajectory else None)
+                continue
+            yield Cause(key, self.edge(key, child.id), depth, record)
+            if key not in followed:
+                followed.add(key)
+                stack += [(parent, record, depth + 1) for parent in reversed(record.parents)]
 
     def impact(self, node: str) -> Impact:
         """What is derived from a trajectory or a record, and which episodes it touched.
@@ -244,21 +279,6 @@ class Lineage:
         standing = {*held, *spread(held, below)}
         return tuple(key for key in derived if key not in standing)
 
-    def _causes(self, root: Record) -> Iterator[Cause]:
-        followed = {root.id}
-        stack = [(parent, root, 1) for parent in reversed(root.parents)]
-        while stack:
-            key, child, depth = stack.pop()
-            record = self.records.get(key)
-            if record is None:
-                trajectory = self.ledger.trajectory(key)
-                yield Cause(key, "derived", depth, source=_source(trajectory, child) if trajectory else None)
-                continue
-            yield Cause(key, self.edge(key, child.id), depth, record)
-            if key not in followed:
-                followed.add(key)
-                stack += [(parent, record, depth + 1) for parent in reversed(record.parents)]
-
 
 def stated_trust(record: Record) -> float:
     """What the record says of itself in `meta["trust"]`, 1 when it says nothing, 0 when nobody can read it."""
@@ -302,7 +322,7 @@ def _source(trajectory: Trajectory, child: Record) -> Source:
 def _told(why: Why) -> Iterator[str]:
     yield from _record(why.record, f"trust {why.trust:.2f}", "")
     for decision in why.decisions:
-        yield f"  {decision.verdict} at {decision.key} ({decision.commit}): {_evidence(decision.evidence)}"
+        yield f"  {decision.verdict} at {decision.key} ({decision.commit}): {grounds(decision.evidence)}"
     for cause in why.causes:
         indent = "  " * cause.depth
         if cause.record is not None:
@@ -325,7 +345,8 @@ def _record(record: Record, note: str, indent: str) -> Iterator[str]:
     yield f"{indent}  {head(record.text)}"
 
 
-def _evidence(evidence: Mapping[str, Any]) -> str:
+def grounds(evidence: Mapping[str, Any]) -> str:
+    """On what a decision was made, in one line."""
     gate = evidence.get("gate")
     if isinstance(gate, Mapping) and {"wins", "losses", "ties", "e_value", "level"} <= gate.keys():
         pairs = f"{gate['wins']} pairs better, {gate['losses']} worse, {gate['ties']} equal"

@@ -6,6 +6,7 @@ import fcntl
 import os
 import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 from evolvent.memory.errors import LedgerLockedError, LedgerUnwritableError
@@ -54,6 +55,36 @@ class WriterLock:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def writer(path: Path) -> int | None:
+    """Id of the process that holds the lock of this file; None where nobody on this machine does.
+
+    Only looks: asking for the lock itself could turn away a writer that asks at the same moment.
+    """
+    try:
+        process = int(path.read_text("utf-8", errors="replace"))
+        if process <= 0:
+            return None
+        os.kill(process, 0)
+    except PermissionError:  # it lives, and is another user's
+        return process
+    except (OSError, ValueError, OverflowError):
+        return None
+    return process if _has_open(process, path) else None
+
+
+def _has_open(process: int, path: Path) -> bool:
+    """Whether it has the file open, as far as the system tells: a number may have gone to another process since."""
+    try:
+        wanted = path.stat()
+        for name in os.listdir(f"/proc/{process}/fd"):
+            with suppress(FileNotFoundError):  # closed since
+                if os.path.samestat(wanted, os.stat(f"/proc/{process}/fd/{name}")):
+                    return True
+    except OSError:
+        return True
+    return False
 
 
 # A forked child shares its parent's lock and would keep it alive after the parent was killed.

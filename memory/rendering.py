@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Literal
 
-from evolvent.environments.types import Action, Trajectory
+from evolvent.environments.display import acted
+from evolvent.environments.types import Trajectory
 from evolvent.memory.types import Event, Record, Scope, new_record
 
 
@@ -24,6 +26,21 @@ def render(trajectory: Trajectory) -> str:
     outcome = trajectory.outcome
     verdict = f"failed: {outcome.failure}" if outcome.failure else "success" if outcome.success else "no success"
     return "\n".join([*lines, f"Score: {outcome.score:.2f} ({verdict})"])
+
+
+def spoken(trajectory: Trajectory) -> list[tuple[Literal["world", "agent"], str]]:
+    """What was said after the task, in order, as a system that keeps conversations hears it.
+
+    Of an episode of one reply that is the reply: what the world says to it is a verdict, for those who learn by
+    verdicts. Of several moves it is what the agent saw, its replies as written, and what came of the last one.
+    """
+    if len(trajectory.steps) == 1:
+        return [("agent", trajectory.steps[0].reply)]
+    said: list[tuple[Literal["world", "agent"], str]] = []
+    for step in trajectory.steps:
+        said += [("world", step.observation.text), ("agent", step.reply)]
+        said += [("world", step.result)] if step.result else []
+    return said
 
 
 def trajectory_record(trajectory: Trajectory) -> Record:
@@ -59,16 +76,6 @@ def recall_events(trajectories: Iterable[Trajectory]) -> list[Event]:
     """One `credit` event per record that was shown in these episodes, with how often."""
     shown = Counter(each.record for trajectory in trajectories for each in trajectory.recalled if each.shown)
     return [Event("credit", record, payload={"recalls": times}) for record, times in sorted(shown.items())]
-
-
-def acted(action: Action) -> str:
-    """An action on one line, as a person writes it."""
-    if action.tool is not None:
-        arguments = ", ".join(f"{key}={value!r}" for key, value in action.tool.arguments.items())
-        return f"{action.tool.name}({arguments})"
-    if action.array is not None:
-        return f"{action.array.tolist()}"
-    return action.text
 
 
 def _worked(trajectory: Trajectory) -> list[list[str]]:

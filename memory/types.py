@@ -54,6 +54,14 @@ class Record:
     generation: int = 0
     """In which it was first added."""
 
+    def _repr_html_(self) -> str:
+        from evolvent.memory.display import record
+
+        return record(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(f"{self.id} ({self.status}): {self.text[:200]!r}")
+
 
 def record_id(kind: Kind, text: str, scope: Scope) -> str:
     """Twelve hex digits of the identity's SHA-256, led by the kind: `rule-3f2a…`."""

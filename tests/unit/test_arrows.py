@@ -89,7 +89,11 @@ def test_imports_point_from_agents_to_memory_to_environments_and_never_back(pack
 def test_types_are_the_floor_of_their_folder(path: Path) -> None:
     allowed = {*sys.stdlib_module_names, "pydantic", "numpy"}
     names = {name for name in imported(path, ast.walk(tree(path))) if name.split(".")[0] not in allowed}
-    assert [name for name in sorted(names) if not re.match(r"evolvent\.\w+\.types\b", name)] == []
+    # A value asks `display` how to show itself at the moment when a notebook wants to see it.
+    at_once = set(imported(path, run_on_import(tree(path))))
+    floor = {name for name in names if re.match(r"evolvent\.\w+\.types\b", name)}
+    shown = {name for name in names - at_once if re.match(r"evolvent\.\w+\.display\b", name)}
+    assert names - floor - shown == set()
 
 
 def test_heavy_libraries_are_imported_at_first_use_by_the_module_about_them() -> None:

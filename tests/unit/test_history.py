@@ -19,7 +19,7 @@ from evolvent.memory.errors import (
     UnknownCommitError,
     UnknownRecordError,
 )
-from evolvent.memory.history import Field, blame, diff, log
+from evolvent.memory.history import Field, blame, by_status, diff, log, turns
 from evolvent.memory.ledger import ROOT, Ledger, commit_id
 from evolvent.memory.merging import Side
 from evolvent.memory.types import Event, Interval, Record, Scope, new_record
@@ -472,3 +472,35 @@ def test_blame_of_a_record_that_was_forgotten_and_learned_again_begins_with_the_
         blame(ledger, FILE.id)
     ledger.commit("c", add(FILE), generation=3)
     assert {each.commit.key for each in blame(ledger, FILE.id)} == {"c"}
+
+
+def test_turns_tell_what_each_event_made_of_a_record(ledger: Ledger) -> None:
+    ledger.commit("1/add", add(FILE), generation=1)
+    gone = ledger.commit("1/note", [fact(FILE, seen=1)], generation=1)
+    ledger.commit(
+        "2/gate", [Event("activate", FILE.id), Event("credit", FILE.id, payload={"lift": LIFT})], generation=2
+    )
+    ledger.revert(gone)
+    ledger.commit("3/forget", [Event("forget", FILE.id)], generation=3)
+    added, proved, credited, forgotten = turns(ledger, FILE.id)
+    assert (added.before, forgotten.after) == (None, None)
+    assert Field("status", None, "candidate") in added.fields
+    assert proved.fields == (Field("status", "candidate", "active"),)
+    assert credited.fields == (Field("lift", None, Interval(**LIFT)),)
+    assert Field("status", "active", None) in forgotten.fields
+    assert list(turns(ledger, "rule-nobody")) == []
+
+
+def test_records_are_counted_by_status_at_the_end_of_each_generation_by_what_counts_now(ledger: Ledger) -> None:
+    ledger.commit("1/add", add(FILE), generation=1)
+    ledger.commit("1/gate", [Event("activate", FILE.id)], generation=1)
+    taken_back = ledger.commit("2/add", add(CLAMP), generation=2)
+    ledger.commit("3/gate", [Event("retire", FILE.id)], generation=3)
+    assert by_status(ledger, ["rule"]) == {
+        1: {"active": 1},
+        2: {"active": 1, "candidate": 1},
+        3: {"retired": 1, "candidate": 1},
+    }
+    ledger.revert(taken_back)
+    assert by_status(ledger, ["rule"]) == {1: {"active": 1}, 2: {"active": 1}, 3: {"retired": 1}}
+    assert by_status(ledger, ["note"]) == {1: {}, 2: {}, 3: {}}

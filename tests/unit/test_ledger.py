@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,7 @@ from evolvent.memory.errors import (
     UnknownRecordError,
 )
 from evolvent.memory.ledger import ROOT, Ledger, commit_id
+from evolvent.memory.listing import Group, Wanted
 from evolvent.memory.types import Event, Interval, Record, Scope, new_record
 
 FILE = new_record("rule", "To mend the rust, use the file.", Scope("workshop", ("rust",)), parents=("t1",))
@@ -198,6 +200,79 @@ def test_the_columns_of_an_episode_can_be_queried_without_reading_its_body(ledge
         (CLAMP.id, 0, 0.75),
     ]
     db.close()
+
+
+def listed_ids(ledger: Ledger, *wanted: Wanted, **asked: Any) -> list[str]:
+    return [each.id for each in ledger.listed(*wanted, **asked)]
+
+
+def test_trajectories_are_listed_newest_first_with_what_was_shown_and_withheld(ledger: Ledger) -> None:
+    ledger.add_episode("train/0/hinge-1/0", [trajectory("t1"), trajectory("t2", score=0.5, player="buyer")])
+    failed = replace(trajectory("t3", phase="gate"), outcome=Outcome(0.0, False, "model", "no answer"), recalled=())
+    ledger.add_episode("gate/0/hinge-1/0/with-rule", [failed])
+    assert listed_ids(ledger) == ["t3", "t2", "t1"]
+    third, second, first = ledger.listed()
+    assert (third.result, third.failure, third.arm, third.shown, third.withheld) == (
+        "failed",
+        "model",
+        "with-rule",
+        0,
+        0,
+    )
+    assert (second.result, second.score, second.player, second.arm) == ("no success", 0.5, "buyer", "")
+    assert (first.result, first.tokens, first.shown, first.withheld) == ("success", 103, 1, 1)
+    assert (first.episode, first.task, first.environment) == ("train/0/hinge-1/0", "hinge-1", "workshop")
+
+
+def test_a_list_is_sorted_and_cut_into_pages_and_of_equal_ones_the_newer_is_first(ledger: Ledger) -> None:
+    for number, score in enumerate((0.5, 1.0, 0.0, 1.0)):
+        ledger.add_episode(f"e{number}", [trajectory(f"t{number}", score=score)])
+    assert listed_ids(ledger, by="score") == ["t3", "t1", "t0", "t2"]
+    assert listed_ids(ledger, by="score", descending=False) == ["t2", "t0", "t3", "t1"]
+    assert listed_ids(ledger, by="score", limit=2, offset=1) == ["t1", "t0"]
+    assert listed_ids(ledger, offset=4) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (Wanted(id="t1"), ["t1"]),
+        (Wanted(task="hinge-1"), ["t2", "t1"]),
+        (Wanted(task_has="HINGE"), ["t3", "t2", "t1"]),
+        (Wanted(task_has="%"), ["t3"]),
+        (Wanted(phase="gate"), ["t2"]),
+        (Wanted(generation=0, player="smith"), ["t3", "t2", "t1"]),
+        (Wanted(generation=1), []),
+        (Wanted(result="no success"), ["t2"]),
+        (Wanted(arm="a/b"), ["t2"]),
+    ],
+)
+def test_a_list_holds_what_is_wanted_and_takes_no_letter_for_a_wildcard(
+    ledger: Ledger, wanted: Wanted, found: list[str]
+) -> None:
+    other = trajectory("t3")
+    ledger.add_episode("train/0/hinge-1/0", [trajectory("t1")])
+    ledger.add_episode("gate/0/hinge-1/0/a/b", [trajectory("t2", phase="gate", score=0.0)])
+    ledger.add_episode("train/0/hinge-%/0", [replace(other, task=replace(other.task, id="hinge-%"))])
+    assert listed_ids(ledger, wanted) == found
+
+
+def test_trajectories_are_counted_by_what_a_list_can_be_narrowed_to(ledger: Ledger) -> None:
+    ledger.add_episode("train/0/hinge-1/0", [trajectory("t1"), trajectory("t2", score=0.5, player="buyer")])
+    ledger.add_episode("train/0/hinge-1/1", [trajectory("t3")])
+    # A key that nobody's rule made has no arm.
+    ledger.add_episode("imported, from elsewhere, by hand", [trajectory("t4")])
+    assert ledger.tally() == {
+        Group("train", 0, "success", "smith", ""): 3,
+        Group("train", 0, "no success", "buyer", ""): 1,
+    }
+    assert ledger.tally("lamp") == {}
+
+
+def test_the_ledger_knows_names_of_episodes_and_of_trajectories(ledger: Ledger) -> None:
+    ledger.add_episode("train/0/hinge-1/0", [trajectory("t1")])
+    assert ledger.known(["train/0/hinge-1/0", "t1", "t2", "1/reflect/0"]) == {"train/0/hinge-1/0", "t1"}
+    assert ledger.known([]) == set()
 
 
 @pytest.mark.parametrize("table", ["commits", "events", "episodes", "trajectories", "memos", "generations"])

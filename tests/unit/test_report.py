@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sqlite3
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -24,7 +26,7 @@ from evolvent.environments.types import Task
 from evolvent.environments.workshop import Workshop
 from evolvent.memory.embedding import HashEmbedder
 from evolvent.memory.store import Memory
-from evolvent.memory.types import Event, Kind, new_record
+from evolvent.memory.types import Event, Interval, Kind, new_record
 
 CONFIG = RunConfig(recipe="lamarck", tasks=6, evaluated=8, generations=1, embedder="hash")
 
@@ -172,6 +174,80 @@ def memory_for_writing(directory: Path) -> Memory:
     from evolvent.memory.embedding import HashEmbedder
 
     return Memory.open(directory, embedder=HashEmbedder())
+
+
+def test_the_page_has_the_plots_of_the_inspector_with_their_numbers_beside_them(run: Path) -> None:
+    with memory_for_writing(run) as memory:
+        helps = read_findings(run).active[0].record
+        lift = asdict(Interval(0.25, 0.125, 0.5, 31))
+        memory.commit("lift", [Event("credit", helps.id, payload={"lift": lift})], generation=1)
+    page = page_of(run)
+    report = result(run)
+    spent = sum(row["tokens_in"] + row["tokens_out"] for row in report["generations"])
+    assert f"{spent:,} tokens" in (run / "report.html").read_text("utf-8"), "said of the drawing of costs"
+    assert "+0.25 (+0.12 to +0.50)" in page.text
+    assert f"{helps.text}  n=31" in page.text, "in the forest plot"
+    for heading in ("Cost against success", "Does it help when it is shown?", "Where the strongest rules come from"):
+        assert heading in page.text
+    assert helps.id in page.text, "a box of its lineage"
+    assert "Adapters" not in page.text
+    assert "Beside its controls" not in page.text
+    assert (run / "report.html").stat().st_size < 1_000_000
+
+
+def test_controls_that_a_benchmark_played_stand_beside_the_run(run: Path) -> None:
+    with memory_of(run) as memory:
+        judged = [each.trajectories[0] for each in memory.ledger.episodes(phase="eval", generation=1)]
+        rows = [json.loads(text) for text in memory.ledger.generations().values()]
+    with Memory.open(run / "controls", embedder=HashEmbedder()) as beside:
+        for each in judged:
+            key = f"control/1/{each.task.id}/0/full-history"
+            lost = replace(each.outcome, score=0.0, success=False)
+            beside.add_episode(key, [replace(each, id=key, phase="control", outcome=lost)])
+    page = page_of(run)
+    mean = sum(score for scores in rows[-1]["scores"].values() for score in scores) / len(judged)
+    assert mean > 0
+    assert "Beside its controls" in page.text
+    assert f"{mean:+.2f} (" in page.text.partition("full-history")[2]
+    (run / "controls" / "ledger.sqlite").write_bytes(b"no ledger" * 200)
+    damaged = page_of(run)
+    assert "Beside its controls" not in damaged.text
+    assert "The controls: " in damaged.text
+    assert "Cost against success" in damaged.text
+
+
+def test_a_rule_that_was_proved_and_left_the_prompt_is_still_told(run: Path) -> None:
+    rule = read_findings(run).active[0].record
+    with memory_for_writing(run) as memory:
+        memory.commit("out", [Event("retire", rule.id, payload={"reason": "absorbed"})], generation=1)
+    (gone,) = read_findings(run).withdrawn
+    assert gone.record.id == rule.id
+    assert "Proved, and out of the prompt since (1)" in page_of(run).text
+    assert "proved, and out of the prompt since (1)" in printed(render_report(result(run), run), width=120)
+
+
+def test_hostile_words_reach_neither_the_tags_of_the_page_nor_the_terminal(run: Path) -> None:
+    evil = [
+        "</svg><script>alert(1)</script>",
+        '"><img src=x onerror=alert(1)>',
+        "</details></table><iframe src=//x></iframe>",
+        "{{7*7}} $x$ <style>*{display:none}</style>",
+        "\x1b]0;mine\x07\x1b[2J\x00 gone",
+    ]
+    gate = {"wins": 9, "losses": 0, "ties": 0, "mean": 1.0, "e_value": 1e9, "level": 0.05, "verdict": "promoted"}
+    lift = asdict(Interval(0.9, 0.8, 1.0, 40))
+    with memory_for_writing(run) as memory:
+        for text in evil:
+            record = new_record("rule", text, generation=1, parents=(text,))
+            events = [Event("add", record.id, record), Event("activate", record.id, payload={"gate": gate})]
+            memory.commit(record.id, [*events, Event("credit", record.id, payload={"lift": lift})], generation=1)
+    page = page_of(run)
+    assert not page.tags & {"script", "img", "iframe"}
+    assert all(address.startswith("#") for address in page.addresses)
+    assert "<style>*" not in (run / "report.html").read_text("utf-8")
+    assert all(text in page.text for text in evil[:-1])
+    shown = printed(render_report(result(run), run), width=200)
+    assert not {"\x1b", "\x07", "\x00"} & set(shown)
 
 
 def test_a_run_without_a_finished_generation_is_shown_with_what_it_has(tmp_path: Path, run: Path) -> None:
