@@ -7,13 +7,14 @@ import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evolvent.agents.errors import SetupError
 
 if TYPE_CHECKING:
-    from evolvent.memory.embedding import Embedder
+    from evolvent.memory.embedding import Embedder, MiniLM
     from evolvent.memory.store import Memory
     from evolvent.memory.types import EventKind, Record, Status
 
@@ -110,6 +111,14 @@ def built(name: str) -> Embedder | None:
     from evolvent.memory.embedding import HashEmbedder, MiniLM
 
     if name in ("minilm", MiniLM.name):
-        return MiniLM()
+        return _minilm()
     hashing = re.fullmatch(r"hash(?:-(\d+))?", name)
     return HashEmbedder(*map(int, filter(None, hashing.groups()))) if hashing else None
+
+
+@cache
+def _minilm() -> MiniLM:
+    """One for the process, whatever directories it opens: its weights take 90 MB."""
+    from evolvent.memory.embedding import MiniLM
+
+    return MiniLM()

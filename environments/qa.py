@@ -78,19 +78,27 @@ class QA:
     Args:
         world: number that draws the knowledge base.
         hops: 1 or 2; 0 for both kinds, as many of each.
+        about: questions follow from so many passages of the world, from 1 to 310: the fewer, the more often one
+            question tells something of another.
+        evidence: a training task comes with the passages from which it follows, to be read and remembered; held-out
+            questions, which ask for other facts of the same passages, come without.
 
     Raises:
-        BadOptionError: another number of hops.
+        BadOptionError: another number of hops, or of passages.
     """
 
     players = (SEAT,)
     instructions = "You answer questions with a name, a number or a few words. The last line is: The answer is X."
     max_steps = 1
 
-    def __init__(self, *, world: int = 0, hops: int = 0) -> None:
+    def __init__(self, *, world: int = 0, hops: int = 0, about: int = 310, evidence: bool = False) -> None:
         if hops not in (0, 1, 2):
             raise BadOptionError(f"qa: hops is 1, 2, or 0 for both, not {hops!r}.")
-        self._world, self._hops = world, (hops,) if hops else (1, 2)
+        passages = invented_world(world).passages
+        if not isinstance(about, int) or not 1 <= about <= len(passages):
+            raise BadOptionError(f"qa: about is a whole number of passages from 1 to {len(passages)}, not {about!r}.")
+        self._world, self._hops, self._evidence = world, (hops,) if hops else (1, 2), evidence
+        self._about = {passage.title: passage.text for passage in passages[:about]}
         self._playing: Task | None = None
 
     def tasks(self, split: Split, n: int, seed: int) -> list[Task]:
@@ -100,7 +108,8 @@ class QA:
             BadOptionError: the world has fewer.
         """
         rng = random.Random(f"qa/{self._world}/{self._hops}/{split}/{seed}")
-        kinds = [_questions(self._world, hops, split) for hops in self._hops]
+        every = [_questions(self._world, hops, split) for hops in self._hops]
+        kinds = [[question for question in kind if self._about.keys() >= set(question.support)] for kind in every]
         dealt = [rng.sample(kind, len(kind)) for kind in kinds]
         least = min(map(len, dealt)) * len(dealt)
         if n > least:
@@ -130,9 +139,11 @@ class QA:
         self._playing = None
 
     def _task(self, split: Split, question: Question) -> Task:
+        digest = hashlib.sha256(question.text.encode()).hexdigest()[:12]
+        read = [self._about[title] for title in question.support] if self._evidence and split == "train" else []
         return Task(
-            id=f"qa-w{self._world}-{split}-{hashlib.sha256(question.text.encode()).hexdigest()[:12]}",
-            prompt=question.text,
+            id=f"qa-w{self._world}-{split}-{digest}{'-read' if read else ''}",
+            prompt="\n".join([*read, question.text]),
             environment="qa",
             data={
                 "answers": list(question.answers),

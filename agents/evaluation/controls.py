@@ -35,7 +35,7 @@ _CHOOSING_SHARE = 0.25
 """Of the episodes that retrieval may learn from, spent at most on choosing k."""
 _CHOOSING_TASKS = 20
 """Validation tasks for each k at most."""
-_INTRODUCTION = "Earlier tasks:"
+_NEWEST_FIRST, _LIKEST_FIRST = "Earlier tasks, the newest first:", "Earlier tasks, the most similar first:"
 _TRAJECTORIES: tuple[Kind, ...] = ("trajectory",)
 
 TokenCounter = Callable[[str], int]
@@ -59,7 +59,8 @@ def full_history(
     heads = {}
     for player in sorted({each.player for each in trajectories}):
         newest_first = [trajectory_record(each) for each in reversed(trajectories) if each.player == player]
-        heads[player] = _told(list({record.id: record for record in newest_first}.values()), count, budget)
+        once = list({record.id: record for record in newest_first}.values())
+        heads[player] = _told(once, count, budget, introduction=_NEWEST_FIRST)
     return FullHistory(heads)
 
 
@@ -77,7 +78,7 @@ class RawRetrieval:
         found = self.snapshot.search(task.prompt, k=self.k, scope=seat, kinds=_TRAJECTORIES, mode="hybrid")
         records = [hit.record for hit in found]
         shown = tuple(Recalled(record.id, True) for record in records)
-        return Fixed(shown, _told(records, self.count, self.budget))
+        return Fixed(shown, _told(records, self.count, self.budget, introduction=_LIKEST_FIRST))
 
 
 def rules_from_elsewhere(own: Sequence[Record], foreign: Sequence[Record]) -> list[Record]:
@@ -131,6 +132,8 @@ class Rival:
     frozen: Arm
     random_rules: Sequence[Record] = field(default_factory=tuple)
     """Stand-ins for the recipe's active rules."""
+    history_tokens: int = HISTORY_TOKENS
+    """Of earlier episodes in one prompt at most."""
 
 
 CONTROLS = ("full-history", "raw-retrieval", "random-rules")
@@ -145,9 +148,9 @@ async def play_controls(context: Context, rival: Rival, names: Collection[str] =
     count = token_counter(context.model("actor"))
     arms: dict[str, Arm] = {}
     if "full-history" in names:
-        arms["full-history"] = await _full_history(context, explored, exploring, count)
+        arms["full-history"] = await _full_history(context, rival, explored, exploring, count)
     if "raw-retrieval" in names:
-        arms["raw-retrieval"] = await _raw_retrieval(context, explored, exploring, count)
+        arms["raw-retrieval"] = await _raw_retrieval(context, rival, explored, exploring, count)
     if "random-rules" in names:
         arms["random-rules"] = await _random_rules(context, rival)
     return arms
@@ -188,13 +191,17 @@ async def _explore(context: Context, rival: Rival) -> tuple[list[Episode], Cost]
     return episodes, _cost(context, "explore", episodes, started)
 
 
-async def _full_history(context: Context, explored: Sequence[Episode], exploring: Cost, count: TokenCounter) -> Arm:
+async def _full_history(
+    context: Context, rival: Rival, explored: Sequence[Episode], exploring: Cost, count: TokenCounter
+) -> Arm:
     sound = [each for episode in explored for each in episode if not each.outcome.failure]
-    recall = full_history(sound, count)
+    recall = full_history(sound, count, budget=rival.history_tokens)
     return await _evaluated(context, "full-history", recall, len(explored), exploring)
 
 
-async def _raw_retrieval(context: Context, explored: Sequence[Episode], exploring: Cost, count: TokenCounter) -> Arm:
+async def _raw_retrieval(
+    context: Context, rival: Rival, explored: Sequence[Episode], exploring: Cost, count: TokenCounter
+) -> Arm:
     """Choosing k costs episodes too, and they are taken from those it may learn from."""
     per_k = choosing_tasks(len(explored))
     kept = explored[: len(explored) - per_k * len(CHOICES_OF_K)]
@@ -204,7 +211,7 @@ async def _raw_retrieval(context: Context, explored: Sequence[Episode], explorin
 
     context.say("controls: choosing k for raw-retrieval")
     started = time.perf_counter()
-    recalls = {k: RawRetrieval(snapshot, k, count) for k in CHOICES_OF_K}
+    recalls = {k: RawRetrieval(snapshot, k, count, rival.history_tokens) for k in CHOICES_OF_K}
     last = context.objective.generations
     tasks = context.tasks("validation", per_k, last) if per_k else []
     jobs = [
@@ -257,10 +264,10 @@ def _seats(context: Context, recall: Recall, *, temperature: float = 0.0) -> dic
     return seated(context, acting, lambda snapshot: NO_RECALL)
 
 
-def _told(records: Sequence[Record], count: TokenCounter, budget: int) -> str:
-    memory = WorkingMemory(budget - count(_INTRODUCTION), count, order="best_first", separator_tokens=2)
+def _told(records: Sequence[Record], count: TokenCounter, budget: int, *, introduction: str) -> str:
+    memory = WorkingMemory(budget - count(introduction), count, order="best_first", separator_tokens=2)
     text = memory.text([Scored(record, 0.0) for record in records], separator="\n\n")
-    return f"{_INTRODUCTION}\n{text}\n" if text else ""
+    return f"{introduction}\n{text}\n" if text else ""
 
 
 def _reworded(record: Record, text: str) -> Record:

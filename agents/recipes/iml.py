@@ -9,6 +9,7 @@ says changes slowly. The notes of all classes, one after the other, are those of
 Where this differs:
 - A class is what the agent answered. A minibatch counts the right answers; a few wrong ones stand beside it, marked as
   wrong. What would have been right is told nowhere, not even where the world tells it.
+- Where an episode is several decisions, each of them is a sample, right if it was rewarded.
 - Options are chosen by their likelihood where the model can score them, as the card advises for small models. Otherwise
   the answer is asked for as `Finish[...]`, with an example of that form from elsewhere; so it is for worlds that offer
   options, which free text (an `instructions` task of `labelled`) does not.
@@ -23,7 +24,7 @@ Where this differs:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,13 +42,13 @@ from evolvent.agents.solutions.act import Policy
 from evolvent.agents.solutions.found import Find, Found, Showing
 from evolvent.agents.solutions.scratchpad import Scratchpad, tasks_of, user
 from evolvent.environments.creatures import finished
-from evolvent.environments.types import Experience, Task
+from evolvent.environments.types import Experience, Step, Task
 from evolvent.memory.rendering import recall_events
 from evolvent.memory.store import Snapshot
 from evolvent.memory.types import Event, Record, Scope, new_record
 
 ROLES = ("actor", "inducer", "reviser")
-ENVIRONMENTS = ("creatures", "moderation", "labelled")
+ENVIRONMENTS = ("creatures", "moderation", "labelled", "workshop")
 CARRIES_OVER = True
 """The notes of one step serve the next, so they are measured on held-out tasks."""
 
@@ -105,15 +106,15 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         context = runtime.context
         keys = await play(context, state, tasks_of(context, state["generation"]), seat(context, config.training))
         right = [each.task.id for answers in _classes(context, state) for each in answers.right]
-        return {"episodes": keys, "open": right}
+        return {"episodes": keys, "open": list(dict.fromkeys(right))}
 
     async def induce(state: State, runtime: Runtime[Context]) -> State:
         """The next minibatch of each class, with what its earlier ones showed."""
         context, pad, at = runtime.context, Scratchpad(runtime.context, state), state["round"]
         due = [answers for answers in _classes(context, state) if at < len(answers.batches(config))]
         await pad.each(_induced(pad, config, answers, at) for answers in due)
-        over = {each.task.id for answers in due for each in answers.batches(config)[at]}
-        return {"open": [name for name in state["open"] if name not in over], "round": at + 1}
+        left = {each.task.id for answers in due for batch in answers.batches(config)[at + 1 :] for each in batch}
+        return {"open": [name for name in state["open"] if name in left], "round": at + 1}
 
     async def revise(state: State, runtime: Runtime[Context]) -> State:
         """Each class's note is adjusted to what was found of it in this step."""
@@ -179,14 +180,26 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Sample:
+    """One answer. Where an episode is several decisions, each of them is an answer."""
+
+    task: Task
+    trajectory: str
+    text: str
+    """What was to be answered."""
+    number: int = 0
+    """Of the decision in its episode."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Answers:
     """What a step answered with one class."""
 
     label: str
-    right: tuple[Experience, ...] = ()
-    wrong: tuple[Experience, ...] = ()
+    right: tuple[_Sample, ...] = ()
+    wrong: tuple[_Sample, ...] = ()
 
-    def batches(self, config: Config) -> list[tuple[Experience, ...]]:
+    def batches(self, config: Config) -> list[tuple[_Sample, ...]]:
         return [self.right[at : at + config.minibatch] for at in range(0, len(self.right), config.minibatch)]
 
 
@@ -195,22 +208,32 @@ def _classes(context: Context, state: State) -> list[_Answers]:
     found: dict[str, _Answers] = {}
     for task in tasks_of(context, state["generation"]):
         each = experience(context, state, task)
-        label = _answered(each)
-        if each.feedback.score is None or not label:
-            continue
-        known = found.get(label, _Answers(label))
-        if each.trajectory.outcome.success:
-            found[label] = replace(known, right=(*known.right, each))
-        else:
-            found[label] = replace(known, wrong=(*known.wrong, each))
+        for label, right, sample in _samples(each) if each.feedback.score is not None else ():
+            known = found.get(label, _Answers(label))
+            if right:
+                found[label] = replace(known, right=(*known.right, sample))
+            else:
+                found[label] = replace(known, wrong=(*known.wrong, sample))
     return [found[label] for label in sorted(found)]
 
 
-def _answered(each: Experience) -> str:
+def _samples(each: Experience) -> Iterator[tuple[str, bool, _Sample]]:
+    """Class, whether it was right, and the sample; of several decisions those are right that were rewarded."""
+    task, steps, source = each.task, each.trajectory.steps, each.trajectory.id
+    for number, step in enumerate(steps):
+        if not (label := _answered(step)):
+            continue
+        if len(steps) == 1:
+            yield label, each.trajectory.outcome.success, _Sample(task, source, task.prompt)
+        else:
+            # The observation would also tell what came of the decision before.
+            seen = step.observation
+            text = seen.text if seen.frame == "{action}" else seen.frame.replace("{action}", "…")
+            yield label, step.reward > 0, _Sample(task, source, text, number)
+
+
+def _answered(step: Step) -> str:
     """The class that was answered: an option by its name or the last word of it, free text as it is."""
-    if not each.trajectory.steps:
-        return ""
-    step = each.trajectory.steps[-1]
     said = finished(step.action.text) or step.action.text.strip()
     names = {option: (option.lower(), *option.lower().split()[-1:]) for option in step.observation.actions or (said,)}
     return next((option for option, called in names.items() if said.lower() in called), "")
@@ -220,23 +243,24 @@ def _answered(each: Experience) -> str:
 
 
 async def _induced(pad: Scratchpad, config: Config, answers: _Answers, at: int) -> str:
-    """What a minibatch and those before it show. The call is kept under the minibatch's first task."""
+    """What a minibatch and those before it show. The call is kept under the minibatch's first sample."""
     batch = answers.batches(config)[at]
-    cases = [f"- {each.task.prompt} {answers.label}: right" for each in batch]
+    cases = [f"- {each.text} {answers.label}: right" for each in batch]
     wrong = answers.wrong[at * config.mistakes :][: config.mistakes]
-    cases += [f"- {each.task.prompt} {answers.label}: wrong" for each in wrong]
+    cases += [f"- {each.text} {answers.label}: wrong" for each in wrong]
     earlier = _findings(pad, config, answers, until=at)
     parts = [
         _INDUCE.format(label=answers.label, cases="\n".join(cases)),
         _CARRIED.format(findings=earlier) if earlier else "",
         _ASKED.format(label=answers.label),
     ]
-    return await pad.ask(batch[0].task, "induce", [user("".join(parts))], role="inducer", max_tokens=config.note_tokens)
+    asked, first = user("".join(parts)), batch[0]
+    return await pad.ask(first.task, "induce", [asked], first.number, role="inducer", max_tokens=config.note_tokens)
 
 
 def _findings(pad: Scratchpad, config: Config, answers: _Answers, *, until: int | None = None) -> str:
     """The running summary of a class: that of the last minibatch whose call came to anything."""
-    said = [pad.said(batch[0].task, "induce") for batch in answers.batches(config)[:until]]
+    said = [pad.said(batch[0].task, "induce", batch[0].number) for batch in answers.batches(config)[:until]]
     return next((text for text in reversed(said) if text), "")
 
 
@@ -248,14 +272,16 @@ async def _revised(pad: Scratchpad, config: Config, answers: _Answers, old: Reco
     if opening := _opening(config, old):
         lines.append(_BEGIN.format(opening=opening))
     asked = user("\n".join(lines))
-    return await pad.ask(_named(answers), "revise", [asked], role="reviser", max_tokens=config.note_tokens)
+    first = answers.right[0]
+    return await pad.ask(first.task, "revise", [asked], first.number, role="reviser", max_tokens=config.note_tokens)
 
 
 def _note_text(pad: Scratchpad, config: Config, answers: _Answers, old: Record | None) -> str:
     """The revised note. Where revision came to nothing the old one stays, and findings stand in for a first one."""
     if not answers.right:
         return ""
-    said = pad.said(_named(answers), "revise") or ("" if old else _findings(pad, config, answers))
+    first = answers.right[0]
+    said = pad.said(first.task, "revise", first.number) or ("" if old else _findings(pad, config, answers))
     text = " ".join(said.split()).removeprefix(f"{answers.label}:").strip()
     opening = _opening(config, old)
     return text if not text or text.lower().startswith(opening.lower()) else f"{opening} {text}"
@@ -263,11 +289,6 @@ def _note_text(pad: Scratchpad, config: Config, answers: _Answers, old: Record |
 
 def _opening(config: Config, old: Record | None) -> str:
     return " ".join(_text(old).split()[: config.momentum]) if old else ""
-
-
-def _named(answers: _Answers) -> Task:
-    """Under which the class's revision is kept."""
-    return answers.right[0].task
 
 
 # -- the notes ---------------------------------------------------------------------------------------------------------
@@ -278,8 +299,8 @@ def _note(answers: _Answers, text: str, old: Record | None, state: State, *, ord
     return new_record(
         "note",
         f"{answers.label}: {text}",
-        Scope(_named(answers).environment),
-        parents=tuple(each.trajectory.id for each in answers.right),
+        Scope(answers.right[0].task.environment),
+        parents=tuple(dict.fromkeys(each.trajectory for each in answers.right)),
         meta={
             "class": answers.label,
             "order": old.meta["order"] if old else order,

@@ -11,7 +11,9 @@ Where this differs:
 - What a chain writes holds at once in its own prompts and is committed after the episode. On held-out tasks nothing is.
 - Overflow is met before the inference that would not fit, not by an error of the server after it; search results are
   cut to the room that is left, which the reference code does not.
-- Documents of a world (`key_values`, `qa`) lie in archival storage from the start.
+- Documents of a world (`key_values`, `qa`) lie in archival storage from the start, unless they come with the tasks.
+- In an episode of several moves each answer of the world is a message that comes in; until the episode is over its
+  turns stand beside what the window holds.
 - With `prove` the gate judges core memory; messages and archives are evidence, and stay.
 - Frozen is the plain answer, without functions: the control that a user would take.
 """
@@ -56,7 +58,7 @@ from evolvent.memory.store import Snapshot
 from evolvent.memory.types import Event, Kind, Record, Scope, new_record
 
 ROLES = ("actor", "summariser")
-ENVIRONMENTS = ("dialogue", "key_values", "qa")
+ENVIRONMENTS = ("dialogue", "key_values", "qa", "workshop")
 CARRIES_OVER = True
 """What was stored is searched for later, so it is measured on held-out questions."""
 
@@ -113,7 +115,14 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
             return Fixed(tuple(Recalled(record.id, True) for record in found), window.text())
 
         manner = Chain(windows, config.chain, config.window_tokens) if config.functions else None
-        return Policy(context.model("actor"), recall, max_reply_tokens=config.reply_tokens, manner=manner)
+        # What it sends is written, also where options could be scored.
+        return Policy(
+            context.model("actor"),
+            recall,
+            max_reply_tokens=config.reply_tokens,
+            written=config.functions,
+            manner=manner,
+        )
 
     def plain(context: Context, showing: Showing) -> Policy:
         return Policy(context.model("actor"), max_reply_tokens=config.reply_tokens)
@@ -246,8 +255,10 @@ def _stored(context: Context, config: Config, state: State, trajectory: Trajecto
     task, scope = trajectory.task, scope_of(trajectory.task)
     said: list[tuple[str, str]] = [("user", task.prompt)]
     window = _window(context.memory.snapshot(), task, Showing(), config)
-    before = dict(window.core)
+    before, several = dict(window.core), len(trajectory.steps) > 1
     for step in trajectory.steps:
+        if several:  # in an episode of several moves, what the world answers is what comes in next
+            said.append(("user", step.observation.text))
         for call in calls_of(step) if config.functions else []:
             if call.name == "send_message":
                 continue
@@ -258,6 +269,8 @@ def _stored(context: Context, config: Config, state: State, trajectory: Trajecto
             said.append(("function", f"{call.name}: {came}"))
         if step.action.text:
             said.append(("assistant", step.action.text))
+        if several and step.result:
+            said.append(("user", step.result))
     first = _last(context, scope) + 1
     messages = [
         _message(first + number, role, text, task, context, state, (trajectory.id,))
@@ -315,7 +328,7 @@ def _documents(environment: EnvironmentSpec) -> Sequence[str]:
     match environment.name:
         case "key_values":
             return documents(environment.options)
-        case "qa":
+        case "qa" if not environment.options.get("evidence"):  # else they come with the tasks
             return [passage.text for passage in invented_world(environment.options.get("world", 0)).passages]
         case _:
             return ()

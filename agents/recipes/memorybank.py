@@ -46,12 +46,13 @@ from evolvent.agents.solutions.recall import Fixed, Recollection
 from evolvent.agents.solutions.scratchpad import Scratchpad, tasks_of, user
 from evolvent.environments.types import Task, Trajectory
 from evolvent.memory.forgetting import ebbinghaus_by_chance, last_used
+from evolvent.memory.rendering import spoken
 from evolvent.memory.retrieval import LIVE
 from evolvent.memory.store import Snapshot
 from evolvent.memory.types import Event, Kind, Record, Scope, new_record
 
 ROLES = ("actor", "summariser")
-ENVIRONMENTS = ("dialogue", "qa")
+ENVIRONMENTS = ("dialogue", "qa", "workshop")
 CARRIES_OVER = True
 """What was told one day is asked on later ones, so it is measured on held-out questions."""
 
@@ -260,7 +261,8 @@ def _turn(trajectory: Trajectory, day: int) -> Record:
 
 
 def _said(trajectory: Trajectory) -> str:
-    return "\n".join([trajectory.task.prompt, *(f"Reply: {step.reply}" for step in trajectory.steps)])
+    heard = (text if who == "world" else f"Reply: {text}" for who, text in spoken(trajectory))
+    return "\n".join([trajectory.task.prompt, *heard])
 
 
 def _record(kind: Kind, text: str, scope: Scope, part: str, parents: Iterable[Record], day: int) -> Record:

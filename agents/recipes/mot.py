@@ -35,7 +35,16 @@ from evolvent.agents.answering import submit
 from evolvent.agents.context import Context
 from evolvent.agents.evolution import State, cycle, keep
 from evolvent.agents.refinement.vote import answer_entropy, final_answer, majority
-from evolvent.agents.remembering import Remembering, baseline_of, evaluation, experience, proof, tasks, written
+from evolvent.agents.remembering import (
+    Remembering,
+    baseline_of,
+    evaluation,
+    experience,
+    proof,
+    scope_of,
+    tasks,
+    written,
+)
 from evolvent.agents.solutions.act import Policy
 from evolvent.agents.solutions.chosen import QUESTION, Chosen, by_question, offered
 from evolvent.agents.solutions.found import Found, Showing
@@ -47,10 +56,10 @@ from evolvent.environments.types import Task, Trajectory
 from evolvent.memory.clusters import clusters
 from evolvent.memory.retrieval import LIVE
 from evolvent.memory.store import Snapshot
-from evolvent.memory.types import Event, Record, Scope, new_record
+from evolvent.memory.types import Event, Record, new_record
 
 ROLES = ("actor",)
-ENVIRONMENTS = ("word_problems", "qa")
+ENVIRONMENTS = ("word_problems", "qa", "dialogue")
 CARRIES_OVER = True
 """What was thought ahead serves questions that come later, so it is measured on held-out tasks."""
 
@@ -226,7 +235,7 @@ def _note(handed_in: Trajectory, judged: dict[str, Any]) -> Record:
     return new_record(
         "note",
         "\n".join(part for part in (task.prompt, *asked, *chain) if part),
-        Scope(task.environment),
+        scope_of(task),
         parents=(handed_in.id,),
         meta={
             QUESTION: task.prompt,

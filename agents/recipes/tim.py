@@ -49,12 +49,13 @@ from evolvent.agents.solutions.found import Found, Showing, nearest
 from evolvent.agents.solutions.scratchpad import Scratchpad, user
 from evolvent.environments.types import Experience, Task
 from evolvent.memory.buckets import Buckets, missed
+from evolvent.memory.rendering import spoken
 from evolvent.memory.retrieval import LIVE
 from evolvent.memory.store import Snapshot
 from evolvent.memory.types import Event, Kind, Record, new_record
 
 ROLES = ("actor", "thinker")
-ENVIRONMENTS = ("dialogue", "qa")
+ENVIRONMENTS = ("dialogue", "qa", "workshop")
 CARRIES_OVER = True
 """Thoughts of one day serve the next, so they are measured on held-out questions."""
 
@@ -240,7 +241,7 @@ def named(reply: str, count: int) -> list[int]:
 
 
 def _reply(answered: Experience) -> str:
-    return "\n".join(step.reply for step in answered.trajectory.steps)
+    return "\n".join(text for _, text in spoken(answered.trajectory))
 
 
 def _record(answered: Experience, thought: Thought, bucket: int, now: int) -> Record:

@@ -6,7 +6,8 @@ it sets its own case right. Cases that no rule sets right are pooled, and summar
 found by BM25 over the cases that taught them, held free of contradictions, and the least recently used one gives way.
 
 Where this differs:
-- A mistake is told as the whole attempt, so that worlds of several moves have rules too.
+- A mistake is told as the whole attempt, so that worlds of several moves have rules too. Where a world has users, each
+  has rules of their own.
 - A case is checked by an episode of the environment, which judges it; the paper compares texts.
 - Cases lie in memory as notes, so that a rule is traced to what taught it; the pool is the notes no rule came from.
 - BM25 is the store's own, which grows without being indexed anew.
@@ -37,6 +38,7 @@ from evolvent.agents.remembering import (
     learned,
     now,
     proof,
+    scope_of,
     tasks,
     written,
 )
@@ -54,7 +56,7 @@ from evolvent.memory.store import Snapshot
 from evolvent.memory.types import Event, Kind, Record, Scope, new_record, record_id
 
 ROLES = ("actor", "reflector")
-ENVIRONMENTS = ("moderation", "qa", "labelled", "creatures")
+ENVIRONMENTS = ("moderation", "qa", "labelled", "creatures", "dialogue", "workshop")
 CARRIES_OVER = True
 """Rules of one stretch of the stream serve the next, so they are measured on held-out tasks."""
 
@@ -271,7 +273,7 @@ def _note(wrong: Experience) -> Record:
     return new_record(
         "note",
         wrong.task.prompt,
-        Scope(wrong.task.environment),
+        scope_of(wrong.task),
         parents=(wrong.trajectory.id,),
         meta={"case": wrong.task.id, "trajectory": wrong.trajectory.id},
         status="active",
@@ -302,7 +304,7 @@ def _rule(context: Context, text: str, case: Task, notes: Sequence[str], generat
     return new_record(
         "rule",
         text,
-        Scope(case.environment),
+        scope_of(case),
         parents=tuple(notes),
         meta={"situation": "", "at": now(context)},
         generation=generation,

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from evolvent.agents.solutions.act import Acted, Policy, written_step
+from evolvent.agents.solutions.act import Acted, Policy, read_action, written_step
 from evolvent.agents.types import CallTag
 from evolvent.environments.errors import MalformedCallError
 from evolvent.environments.tool_calls import read_call
@@ -151,8 +151,9 @@ class Chain:
                 break
             most = min(RESULT_CHARS, max(0, room - policy.max_reply_tokens) * CHARS_PER_TOKEN)
             turns += [Message("assistant", "history", reply), _told(result[:most])]
-        step = written_step(policy, observation, tuple(_seen(turns, window)), reply, "\n".join(sent))
-        return Acted(step, cost, malformed=not sent)
+        action, known = read_action("\n".join(sent), observation)
+        step = written_step(policy, observation, tuple(_seen(turns, window)), reply, action)
+        return Acted(step, cost, malformed=not known)
 
     def _done(self, window: Window, reply: str, sent: list[str]) -> tuple[str, bool]:
         """What came of a reply, and whether the model is asked again at once."""

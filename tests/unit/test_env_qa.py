@@ -152,6 +152,27 @@ def test_more_questions_than_there_are_cannot_be_dealt() -> None:
         QA().tasks("test", 5000, 0)
 
 
+def test_questions_about_few_passages_are_followed_from_these_and_evidence_is_read_in_training_alone() -> None:
+    few = QA(about=60, evidence=True)
+    within = {passage.title: passage.text for passage in invented_world(0).passages[:60]}
+    training, held_out = few.tasks("train", 30, 0), few.tasks("test", 30, 0)
+    for task in (*training, *held_out):
+        assert set(task.data["support"]) <= set(within)
+    for task in training:
+        *read, question = task.prompt.splitlines()
+        assert read == [within[title] for title in task.data["support"]]
+        assert question.endswith("?")
+    assert not any("\n" in task.prompt for task in (*held_out, *few.tasks("validation", 30, 0)))
+    read_before = {title for task in training for title in task.data["support"]}
+    assert any(set(task.data["support"]) <= read_before for task in held_out)
+
+
+@pytest.mark.parametrize("about", [0, 311, "few"])
+def test_other_numbers_of_passages_are_refused(about: object) -> None:
+    with pytest.raises(BadOptionError, match=f"qa: about is a whole number of passages from 1 to 310, not {about!r}"):
+        QA(about=about)  # type: ignore[arg-type]  # what a user may type
+
+
 def test_step_comes_after_reset() -> None:
     with pytest.raises(RuntimeError, match="reset comes before step"):
         QA().step({})
