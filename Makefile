@@ -21,9 +21,12 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Programs that models write run in bubblewrap where monty does not do; without it such a program is refused, by name.
+# The inspector is tested in Debian's chromium; without it those tests are skipped, by name.
 install: $(INSTALLED)  ## make .venv with everything the default needs, and fetch the model and the embedder
 	@command -v bwrap > /dev/null || test "$$(id -u)" != 0 || { apt-get install -y bubblewrap || \
 		{ apt-get update && apt-get install -y bubblewrap; }; } > /dev/null 2>&1 || true
+	@command -v chromium > /dev/null || test "$$(id -u)" != 0 || { apt-get install -y chromium || \
+		{ apt-get update && apt-get install -y chromium; }; } > /dev/null 2>&1 || true
 	$(BIN)/evolvent models pull smollm2
 	$(BIN)/evolvent models pull minilm
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -92,7 +93,8 @@ def application(root: Path, *, write: bool = False, host: str = "127.0.0.1", tok
         lifespan=lifespan,
     )
     app.state.library, app.state.write, app.state.csrf = library, write, secrets.token_urlsafe(32)
-    return Guard(app, host=host, token=token)
+    app.state.ending = threading.Event()
+    return Guard(app, host=host, token=token, ending=app.state.ending)
 
 
 def _plotly(request: Request) -> Response:

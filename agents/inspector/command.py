@@ -38,16 +38,15 @@ def inspect(
             "Without --host the page is for this machine only."
         )
     app = _application(directory, write=write, host=host, token=token)
-    import uvicorn
+    from evolvent.agents.inspector.serving import Server
 
     listening = _listening(host, port)
     bound = listening.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     print(f"http://{shown}:{bound}/" + ("?token=…" if token else ""), flush=True)
     note("Ctrl-C ends it." if write else "Read-only; with --write records can be retired and commits reverted.")
-    settings = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
     with suppress(KeyboardInterrupt):  # which uvicorn, done with its own work, raises again
-        uvicorn.Server(settings).run([listening])
+        Server(app).run([listening])
 
 
 def _application(directory: Path, *, write: bool, host: str, token: str) -> ASGIApp:

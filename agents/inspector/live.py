@@ -23,7 +23,7 @@ async def changes(request: Request) -> StreamingResponse:
     async def told() -> AsyncIterator[str]:
         known, quiet = run.stamp(), 0
         yield "retry: 2000\n\n"
-        while not await request.is_disconnected():
+        while not (request.app.state.ending.is_set() or await request.is_disconnected()):
             await asyncio.sleep(_EVERY_S)
             now = run.stamp()
             quiet = 0 if now != known else quiet + 1

@@ -71,12 +71,18 @@ def interval(value: Interval | Mapping[str, Any] | None) -> str:
 
 
 def number(value: float | None, places: int = 0) -> str:
-    return "–" if value is None else f"{value:,.{places}f}"
+    """A dash for none; what a damaged ledger holds in a number's place, as it is."""
+    if not isinstance(value, int | float):
+        return "–" if value is None else str(value)
+    return f"{value:,.{places}f}"
 
 
 def when(seconds: float) -> str:
-    """Local time, to the minute."""
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+    """Local time, to the minute; a dash for what a damaged ledger holds in its place."""
+    try:
+        return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+    except (TypeError, ValueError, OverflowError, OSError):
+        return "–"
 
 
 def one_line(text: str, most: int = 120) -> str:

@@ -8,6 +8,7 @@ lets no inline script run.
 from __future__ import annotations
 
 import hmac
+from threading import Event
 from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -29,7 +30,7 @@ _HEADERS = {
         "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # without any, a browser calls the origin of our own forms null
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
@@ -38,8 +39,10 @@ _HEADERS = {
 class Guard:
     """Around the whole application, its pages for errors too."""
 
-    def __init__(self, app: ASGIApp, *, host: str, token: str) -> None:
+    def __init__(self, app: ASGIApp, *, host: str, token: str, ending: Event) -> None:
         self._app = app
+        self.ending = ending
+        """Set once the server ends: who waits for news is told that there will be none."""
         self._hosts = LOOPBACK if host in LOOPBACK or not token else None
         """Names a request may give the server; None where the token decides."""
         self._token = token

@@ -219,7 +219,7 @@ class TraceIndex:
                     # A lone surrogate goes through JSON, but into no page.
                     text = json.dumps({**row, "line": line}, ensure_ascii=False).encode("utf-8", "replace")
                     yield Call.model_validate_json(text)
-                except (ValueError, TypeError):
+                except (ValueError, TypeError, RecursionError):  # brackets in brackets, a hundred thousand deep
                     self._damaged.add(line)
 
 

@@ -66,7 +66,8 @@ def seen(run: Path, addresses: Mapping[str, str]) -> dict[str, str]:
 def change(query: str) -> Callable[[Path], None]:
     def changed(run: Path) -> None:
         with closing(sqlite3.connect(run / "ledger.sqlite")) as db:
-            db.execute("PRAGMA foreign_keys = OFF")
+            for (guard,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+                db.execute(f"DROP TRIGGER {guard}")  # which let nobody change what was written
             db.execute(query)
             db.commit()
 
@@ -129,7 +130,7 @@ DAMAGE: Mapping[str, Callable[[Path], None]] = {
     **{f"{file} is empty": write(file, b"") for file in FILES},
     **{f"{file} is cut in half": cut(file, 0.5) for file in FILES},
     **{f"{file} is cut near its end": cut(file, 0.98) for file in FILES},
-    **{f"{file} is garbled": write(file, b"\xff\xfe\x00{[<script>" * 500) for file in FILES},
+    **{f"{file} is garbled": write(file, b"\xff\xfe\x00{[<script>\n" * 500) for file in FILES},
     **{f"{file} is a folder": folder_instead(file) for file in FILES},
     **{f"table {table} is gone": change(f"DROP TABLE {table}") for table in TABLES},
     **{f"table {table} is empty": change(f"DELETE FROM {table}") for table in TABLES},
@@ -137,7 +138,6 @@ DAMAGE: Mapping[str, Callable[[Path], None]] = {
     "ledger of a newer version": change("PRAGMA user_version = 99"),
     "ledger's head is nowhere": change("UPDATE refs SET commit_id = 'nowhere'"),
     "ledger's branch is nowhere": change("UPDATE head SET branch = 'nowhere'"),
-    "commits lead in a circle": change("UPDATE commits SET parent = id"),
     "events are no JSON": change("UPDATE events SET body = '{half'"),
     "events are JSON of another kind": change("UPDATE events SET body = '[]'"),
     "events of no kind": change("UPDATE events SET kind = 'miracle'"),
@@ -186,6 +186,8 @@ DAMAGE: Mapping[str, Callable[[Path], None]] = {
 }
 NO_HARM = {
     *(f"{file} is {how}" for file in ("trace.jsonl", "metrics.jsonl") for how in ("empty", "cut near its end")),
+    *("trace.jsonl is cut in half", "ledger.sqlite is cut near its end", "metrics end in half a line"),
+    *("trace has one very long line", "times are none"),
     *("metrics.jsonl is missing", "config.json is missing", "metrics.jsonl is cut in half", "adapters is a file"),
     *("memos are no JSON", "an embedder that is none", "vectors are cut", "times are far", "episodes ended far off"),
     *(f"table {table} is empty" for table in ("memos", "recalls", "vectors", "generations", "events", "episodes")),
@@ -194,7 +196,7 @@ NO_HARM = {
     *("adapter's weights are missing", "adapter's weights are others", "table vectors is gone", "table memos is gone"),
     *("configuration names no environment there is", "configuration of a newer format", "scores are text"),
     *("table head is empty", "ledger's branch is nowhere", "ledger's head is nowhere", "times are none"),
-    *("commits lead in a circle", "events of no kind", "adapter's card is another's", "metrics.jsonl is garbled"),
+    *("events of no kind", "adapter's card is another's", "metrics.jsonl is garbled"),
 }
 """Of these a view may well say nothing: what is left can all be read, or it is told in words of its own."""
 
@@ -292,9 +294,14 @@ def test_no_link_on_any_page_is_dead(whole: tuple[Path, Mapping[str, str]]) -> N
     while waiting:
         address = waiting.pop(0)
         answer = reader.get(address)
+        if address.endswith("/memory/rule-gone"):  # it stood in a prompt and was forgotten since
+            assert answer.status_code == 404
+            continue
         assert answer.status_code == 200, (address, answer.status_code, answer.text.partition("<main")[2][:500])
         found = re.findall(r'(?:href|src)="(/[^"#]*)', answer.text)
-        assert "http://" not in answer.text.replace("http://www.w3.org", "")
+        if "html" not in answer.headers["content-type"]:
+            continue
+        assert not re.search(r'(?:href|src|action)="(?!/|#|https://arxiv\.org/)', answer.text), address
         for link in map(html.unescape, found):
             kind = "/".join(part[:9] for part in link.partition("?")[0].split("/")[3:5]) + link.partition("=")[0][-6:]
             if link in known or kinds.get(kind, 0) >= 5:

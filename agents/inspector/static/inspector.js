@@ -38,8 +38,23 @@ function draw(place) {
   });
 }
 
-function drawAll() {
-  if (window.Plotly) document.querySelectorAll("[data-figure]").forEach(draw);
+// Plotly is large: it is fetched with the first figure, which may come while the page is open, and nothing waits for it.
+let plotly = null;
+
+function fetched() {
+  plotly ??= new Promise((done, failed) => {
+    const script = document.createElement("script");
+    script.src = "/static/plotly.js";
+    script.addEventListener("load", done);
+    script.addEventListener("error", failed);
+    document.head.append(script);
+  });
+  return plotly;
+}
+
+function drawAll(within = document) {
+  const places = within.querySelectorAll("[data-figure]");
+  if (places.length) fetched().then(() => places.forEach(draw), () => {}); // without it, the tables are there
 }
 
 // -- keys ---------------------------------------------------------------------------------------------------------
@@ -121,7 +136,7 @@ function replace(old, now) {
   old.replaceChildren(...now.childNodes);
   old.dataset.was = was;
   for (const id of open) document.getElementById(id)?.setAttribute("open", "");
-  if (window.Plotly) old.querySelectorAll("[data-figure]").forEach(draw);
+  drawAll(old);
 }
 
 function listen(address) {
@@ -134,7 +149,6 @@ function listen(address) {
 }
 
 for (const each of document.querySelectorAll("[data-live]")) each.dataset.was = each.innerHTML;
-// Plotly is large and comes last: keys and news do not wait for it.
-document.addEventListener("DOMContentLoaded", drawAll);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+drawAll();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll());
 if (document.body.dataset.changes) listen(document.body.dataset.changes);
