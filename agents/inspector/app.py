@@ -83,7 +83,7 @@ def application(root: Path, *, write: bool = False, host: str = "127.0.0.1", tok
             Route("/static/plotly.js", _plotly),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
-        middleware=[Middleware(GZipMiddleware, minimum_size=2000)],
+        middleware=[Middleware(GZipMiddleware, minimum_size=2000, compresslevel=1)],
         exception_handlers={
             HTTPException: _refused,
             AgentError: _not_there,

@@ -12,8 +12,8 @@ Where this differs:
 - Overflow is met before the inference that would not fit, not by an error of the server after it; search results are
   cut to the room that is left, which the reference code does not.
 - Documents of a world (`key_values`, `qa`) lie in archival storage from the start, unless they come with the tasks.
-- In an episode of several moves each answer of the world is a message that comes in; until the episode is over its
-  turns stand beside what the window holds.
+- In an episode of several moves each answer of the world is a message that comes in. Its turns stand in the prompt, and
+  the oldest of them leave it where the window would overflow.
 - With `prove` the gate judges core memory; messages and archives are evidence, and stay.
 - Frozen is the plain answer, without functions: the control that a user would take.
 """

@@ -118,7 +118,7 @@ class Chain:
     """A manner: calls are made until one neither fails nor asks for another; what was sent is the action.
 
     Plain text reaches nobody. A chain that does not end is cut after `most` calls, or where the prompt would outgrow
-    `window_tokens`.
+    `window_tokens`; for these the oldest turns of a long episode leave the prompt, too.
     """
 
     windows: Mapping[str, Window]
@@ -136,11 +136,13 @@ class Chain:
         rng: random.Random,
     ) -> Acted:
         window = self.windows[tag.task]
-        turns: list[Message] = [*new, _told(f"{TOLD}\n{NEXT}" if not earlier else NEXT)]
+        start = self._in_sight(policy, earlier, new)
+        # The functions are told where an episode begins, and again where that has left the prompt.
+        turns: list[Message] = [*new, _told(NEXT if earlier and not start else f"{TOLD}\n{NEXT}")]
         sent: list[str] = []
         cost, failed, reply = Cost(), 0, ""
         for number in range(self.most):
-            prompt = conversation(earlier, tuple(_seen(turns, window)), 0)
+            prompt = conversation(earlier, tuple(_seen(turns, window)), start)
             purpose = "act" if not number else f"act-{number}"
             answer = await policy.write(prompt, replace(tag, purpose=purpose), rng)
             cost, reply = cost + answer.cost, answer.text
@@ -152,8 +154,16 @@ class Chain:
             most = min(RESULT_CHARS, max(0, room - policy.max_reply_tokens) * CHARS_PER_TOKEN)
             turns += [Message("assistant", "history", reply), _told(result[:most])]
         action, known = read_action("\n".join(sent), observation)
-        step = written_step(policy, observation, tuple(_seen(turns, window)), reply, action)
+        step = written_step(policy, observation, tuple(_seen(turns, window)), reply, action, start)
         return Acted(step, cost, malformed=not known)
+
+    def _in_sight(self, policy: Policy, earlier: Sequence[Step], new: tuple[Message, ...]) -> int:
+        """The first turn of the episode that still fits the window, before what leads it and beside a reply."""
+        told = (*new, _told(f"{TOLD}\n{NEXT}"))
+        for start in range(len(earlier)):
+            if tokens(conversation(earlier, told, start)) + policy.max_reply_tokens <= self.window_tokens:
+                return start
+        return len(earlier)
 
     def _done(self, window: Window, reply: str, sent: list[str]) -> tuple[str, bool]:
         """What came of a reply, and whether the model is asked again at once."""

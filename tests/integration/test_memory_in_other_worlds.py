@@ -78,6 +78,15 @@ def test_a_seat_that_calls_functions_takes_its_options_by_a_message_and_hears_wh
     assert any(law in core for law in laws())
 
 
+def test_a_long_episode_keeps_to_the_window_and_goes_on_telling_the_functions(tmp_path: Path) -> None:
+    rambling = ScriptedChatModel(lambda messages: "I would rather think about it for a while. " * 6)
+    run = play(tmp_path / "run", config("memgpt", "workshop", window_tokens=1000, chain=2), {"actor": rambling})
+    asked = [call for call in calls(run, phase="train", generation=1) if call["purpose"].startswith("act")]
+    assert max(len(prompt(call)) for call in asked) > 3600  # so that there was something to leave out
+    assert all(len(prompt(call)) <= 4000 for call in asked)
+    assert all("You remember by calling functions." in prompt(call) for call in asked)
+
+
 def test_two_decisions_of_one_episode_are_two_samples_for_the_notes(tmp_path: Path) -> None:
     run = play(tmp_path / "run", config("iml", "workshop"), {"actor": AbleReader()})
     induced = [prompt(call) for call in calls(run, purpose="induce")]
