@@ -22,9 +22,9 @@ from evolvent.memory.store import Memory
 
 T = TypeVar("T")
 Episode = tuple[Trajectory, ...]
-_NEW_OBJECTS = 10_000
-"""After so many the garbage collector looks again."""
 """One trajectory per seat."""
+_NEW_OBJECTS = 50_000
+"""After so many the garbage collector looks again."""
 
 
 class EnvironmentPool:

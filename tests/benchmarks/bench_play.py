@@ -95,10 +95,9 @@ def measure(*, rounds: int = 5, matches: int = MATCHES) -> Rates:
 
 
 @pytest.mark.slow
-def test_256_matches_reach_nearly_half_of_the_calls_of_a_bare_loop() -> None:
-    # We want six tenths. Of what is missing LangGraph's superstep a move takes the most, then the garbage collector,
-    # which has to look through all that 256 graphs hold while they wait.
-    assert measure().share >= 0.45
+def test_256_matches_reach_six_tenths_of_the_calls_of_a_bare_loop() -> None:
+    # 0.60 and 0.61 beside other work; the rest is room for a noisy machine.
+    assert measure().share >= 0.55
 
 
 if __name__ == "__main__":
