@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -60,7 +61,7 @@ def application(root: Path, *, write: bool = False, host: str = "127.0.0.1", tok
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        ready.begin(library)
+        await run_in_threadpool(ready.begin, library)
         yield
         library.close()
 

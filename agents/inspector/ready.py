@@ -87,7 +87,7 @@ def embedder(run: Run) -> str:
 
 
 def begin(library: Library) -> None:
-    """Read the largest ledger now, if it is large, so that the first look at it does not wait for all of it."""
+    """Read the largest ledger, if it is large: seconds before the server answers, and not while somebody waits."""
     sizes = {run: ledger.stat().st_size for run in library.runs() if (ledger := run.path / "ledger.sqlite").exists()}
     run = max(sizes, key=lambda each: sizes[each], default=None)
     if run is None or sizes[run] < _LARGE_BYTES:
@@ -97,7 +97,7 @@ def begin(library: Library) -> None:
         with run.memory() as memory:
             memory.records()
 
-    Ready().begin(read)
+    Reading().attempt("", read)  # what is damaged is told by the page that shows it
 
 
 def _prepare(run: Run, state: Ready, head: str, large: bool) -> None:
