@@ -6,7 +6,6 @@ a folder of full weights, named in a generation's model as an adapter would be, 
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from evolvent.agents.models.protocol import Adaptable, Replaceable, Scorer
 from evolvent.agents.models.role import RoleModel
 from evolvent.agents.models.verify import verify
 from evolvent.agents.weights import served, weights_of
+from evolvent.memory.compute import computed
 from evolvent.memory.errors import BadCanariesError, BadMergeError
 from evolvent.memory.types import Event
 from evolvent.memory.weights import canaries
@@ -60,7 +60,7 @@ async def register_merged(
     prompts, completions = _asked(parents)
     for others in (rivals, {}):
         try:
-            found = await asyncio.to_thread(
+            found = await computed(
                 canaries.measure, weights_of(context), folder, prompts, completions=completions, rivals=others
             )
         except BadCanariesError:
@@ -98,9 +98,7 @@ async def keep_weights(
     check_one_base(parents)
     prompts, completions = _asked(parents)
     try:
-        found = await asyncio.to_thread(
-            canaries.measure_merged, weights_of(context), folder, prompts, completions=completions
-        )
+        found = await computed(canaries.measure_merged, weights_of(context), folder, prompts, completions=completions)
         canaries.write(folder, found)
     except BadCanariesError:  # it is the base but for a hair: there is nothing to be verified
         pass
@@ -147,12 +145,12 @@ async def on_trial(context: Context, name: str, folder: Path, role: str = "actor
     if (folder / "adapter_config.json").exists():
         if not isinstance(plain.model, Adaptable):
             raise SetupError(f"Model {plain.name} serves no adapters. Take one that does: smollm2, hf:FOLDER.")
-        model = await asyncio.to_thread(plain.model.with_adapter, folder)
+        model = await computed(plain.model.with_adapter, folder)
     else:
         if not isinstance(plain.model, Replaceable):
             raise SetupError(f"Model {plain.name} cannot run merged weights. Take one that can: smollm2, hf:FOLDER.")
         gc.collect()  # the last one tried is held by its own cycles, and has the size of the base
-        model = await asyncio.to_thread(plain.model.with_weights, folder)
+        model = await computed(plain.model.with_weights, folder)
     return plain.serving(f"{plain.name}+{name}", model)
 
 

@@ -22,6 +22,7 @@ from evolvent.agents.evolution import keep
 from evolvent.agents.models.protocol import Adaptable, Scorer
 from evolvent.agents.models.role import RoleModel
 from evolvent.agents.models.verify import verify
+from evolvent.memory.compute import computed
 from evolvent.memory.errors import BadCanariesError
 from evolvent.memory.types import Event
 from evolvent.memory.weights import canaries
@@ -223,7 +224,7 @@ async def _trained(
     rivals = {start.full_name: start.folder} if start else {}
     useless = ""
     try:
-        found = await asyncio.to_thread(
+        found = await computed(
             canaries.measure, weights_of(context), trained.folder, prompts, completions=completions, rivals=rivals
         )
         canaries.write(trained.folder, found)
@@ -312,7 +313,7 @@ async def _in_thread(work: Callable[[OnStep], Trained], tell: OnStep) -> Trained
         tell(step)
 
     try:
-        trained: Trained = await asyncio.to_thread(work, on_step)
+        trained: Trained = await computed(work, on_step)
     except asyncio.CancelledError:
         stop.set()
         raise

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evolvent.memory.cache import embedder_path
+from evolvent.memory.compute import compute
 from evolvent.memory.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ class MiniLM:
         return np.stack(vectors) if vectors else np.zeros((0, self.dim), np.float32)
 
     def _encode(self, texts: list[str]) -> Floats:
+        return compute(self._computed, texts)
+
+    def _computed(self, texts: list[str]) -> Floats:
         if self._model is None:
             self._model = _load()
         vectors: Floats = self._model.encode(

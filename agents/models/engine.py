@@ -56,7 +56,7 @@ class Draft:
 
 
 class Engine:
-    """Not thread-safe: one thread uses it.
+    """Not thread-safe: one thread at a time uses it.
 
     Args:
         path: a folder (or hub id) with a causal decoder whose layers all attend to the whole prefix.

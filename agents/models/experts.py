@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import PrivateAttr
 
 from evolvent.agents.models.protocol import Scores
+from evolvent.memory.compute import computed
 from evolvent.memory.weights.dataset import Messages
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class ExpertsChatModel(BaseChatModel):
 
     async def logprobs(self, messages: Sequence[BaseMessage], continuations: Sequence[str]) -> Scores:
         """One number for each continuation: that of the class of this name."""
-        decision = await asyncio.to_thread(self.decide, _plain(messages))
+        decision = await computed(self.decide, _plain(messages))
         names = [name for each in self.classes for name in each]
         known = dict(zip(names, decision.logprobs, strict=True))
         tokens = sum(len(str(message.text)) for message in messages) // 4

@@ -22,6 +22,7 @@ from evolvent.agents.errors import BadAdapterError, ModelUnavailableError
 from evolvent.agents.models.batching import Batcher
 from evolvent.agents.models.protocol import Scores
 from evolvent.agents.models.tokens import ChatTokenizer, Turn, check_window, turns_of
+from evolvent.memory.compute import compute
 
 if TYPE_CHECKING:
     from evolvent.agents.models.engine import Choice, Draft, Engine
@@ -78,6 +79,9 @@ class LocalChatModel(BaseChatModel):
         Raises:
             ModelUnavailableError: they are not there, or not of a kind this engine runs.
         """
+        compute(self._load)
+
+    def _load(self) -> None:
         engine = self._weights.load()
         if self._lora is not None:
             self._lora.load(engine)
@@ -236,6 +240,9 @@ class _Weights:
             return self._engine
 
     def answer(self, requests: Sequence[_Writing | _Scoring]) -> list[AIMessage | Scores | Exception]:
+        return compute(self._answered, requests)
+
+    def _answered(self, requests: Sequence[_Writing | _Scoring]) -> list[AIMessage | Scores | Exception]:
         engine = self.load()
         answers: list[AIMessage | Scores | Exception] = [ValueError("not answered")] * len(requests)
         choices: dict[int, Choice] = {}

@@ -16,7 +16,6 @@ Deviations from the paper and its released code:
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -41,6 +40,7 @@ from evolvent.agents.tasks.stream import next_task, task_stream
 from evolvent.agents.weights import classify, weights_of
 from evolvent.environments.catalog import build_inline
 from evolvent.environments.types import merge
+from evolvent.memory.compute import computed
 from evolvent.memory.weights.adapters import Adapter, Adapters
 from evolvent.memory.weights.dataset import Example
 from evolvent.memory.weights.mixing import join
@@ -168,7 +168,7 @@ async def _fit(context: Context, config: Config, stream: Sequence[Skill], name: 
             for task, some in enumerate([*old, new], start=generation - 1 - len(old))
         ]
     elif name == "expert" and old:
-        how |= await asyncio.to_thread(_earlier, context, config, sizes, [*chain(*old), *new], generation)
+        how |= await computed(_earlier, context, config, sizes, [*chain(*old), *new], generation)
 
     def work(base: str, out: Path, on_step: OnStep) -> Trained:
         folder = start.folder if start else None
@@ -256,7 +256,7 @@ async def _selection(context: Context, model: ExpertsChatModel, seen: Sequence[S
                 head = first_messages(world.instructions, task, "")
                 sent = merge((*head, *new_messages(observation, scored=True)))
                 messages = tuple({"role": role, "content": text} for role, text in sent)
-                decision = await asyncio.to_thread(model.decide, messages)
+                decision = await computed(model.decide, messages)
                 right.append(decision.selected[0] == place)
     return fmean(right)
 

@@ -14,7 +14,6 @@ Deviations from the paper and its released code:
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -33,6 +32,7 @@ from evolvent.agents.skilled import baseline, evaluate_skilled
 from evolvent.agents.solutions.supervision import demonstrate_skill, specialise
 from evolvent.agents.tasks.skills import Judged, Skill, judge_skills, skills
 from evolvent.agents.weights import served, weights_of
+from evolvent.memory.compute import computed
 from evolvent.memory.weights.adapters import Adapter, Adapters
 from evolvent.memory.weights.blend import Merge
 from evolvent.memory.weights.training import Training
@@ -135,7 +135,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
         best = max(table, key=lambda row: _worth([row[skill.name] for skill in among]))
         how = config.merge(best["drop"], best["scale"], len(parents)).model_dump(mode="json")
         out = scratch(context, f"{generation}-merged")
-        await asyncio.to_thread(write, weights_of(context), parents, out, config, (best["drop"], best["scale"]))
+        await computed(write, weights_of(context), parents, out, config, (best["drop"], best["scale"]))
         merged = await keep_weights(context, "dare", out, generation=generation, parents=parents, how=how)
         shutil.rmtree(out.parent, ignore_errors=True)
         return {"adapter": merged.full_name, "proposals": [{"alone": state["proposals"], "table": table, "how": how}]}
@@ -195,7 +195,7 @@ async def _tried(
 ) -> Judged:
     """Scores of one merge, whose weights are deleted again."""
     out = scratch(context, f"{generation}-tried")
-    await asyncio.to_thread(write, weights_of(context), parents, out, config, pair)
+    await computed(write, weights_of(context), parents, out, config, pair)
     name = "dare-{}-{}-{}".format(*pair, "+".join(each.full_name for each in parents))
     judged = await _judge(context, config, await on_trial(context, name, out), among, generation, name)
     shutil.rmtree(out, ignore_errors=True)

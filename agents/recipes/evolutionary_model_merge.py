@@ -17,7 +17,6 @@ Deviations from the paper and its released code:
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from evolvent.agents.skilled import baseline, evaluate_skilled
 from evolvent.agents.solutions.supervision import demonstrate_skill, specialise
 from evolvent.agents.tasks.skills import judge_skills, skills
 from evolvent.agents.weights import weights_of
+from evolvent.memory.compute import computed
 from evolvent.memory.weights.adapters import Adapter, Adapters
 from evolvent.memory.weights.blend import Merge
 from evolvent.memory.weights.merge_search import DataFlowSpace, Genome, ParameterSpace, Search
@@ -143,7 +143,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
             return {"proposals": [row]}
         out = scratch(context, f"{generation}-best")
         sources = _sources(context, config, generation)
-        await asyncio.to_thread(write, weights_of(context), sources, search.best, out, config, generation=generation)
+        await computed(write, weights_of(context), sources, search.best, out, config, generation=generation)
         how = {"genome": list(search.best), **row, "merge": config.merge().model_dump(mode="json")}
         name = f"evolved-{row['space']}"
         parents = _specialists(context, config)
@@ -211,7 +211,7 @@ async def _fitness(context: Context, config: Config, genome: Genome, generation:
     """Mean score of the genome's model on the fitness set; its weights are deleted again."""
     out = scratch(context, f"{generation}-{number}")
     sources = _sources(context, config, generation)
-    await asyncio.to_thread(write, weights_of(context), sources, genome, out, config, generation=generation)
+    await computed(write, weights_of(context), sources, genome, out, config, generation=generation)
     name = f"genome-{generation}-{number}"
     judged = await judge_skills(
         context,

@@ -13,7 +13,6 @@ Deviations from the paper and its released code:
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from langgraph.graph import StateGraph
@@ -27,6 +26,7 @@ from evolvent.agents.merging import keep_weights, scratch
 from evolvent.agents.solutions.supervision import demonstrate_skill, gold
 from evolvent.agents.tasks.skills import Skill
 from evolvent.agents.weights import train, weights_of
+from evolvent.memory.compute import computed
 from evolvent.memory.weights.adapters import Adapter, Adapters
 from evolvent.memory.weights.training import Training
 
@@ -74,7 +74,7 @@ def build(config: Config) -> StateGraph[State, Context, State, State]:
             return {}
         adapter = Adapters(context.directory).get(state["adapter"])
         out = scratch(context, f"{generation}-folded")
-        await asyncio.to_thread(_fold, weights_of(context), adapter, out)
+        await computed(_fold, weights_of(context), adapter, out)
         how = {"rule": "fold"}
         merged = await keep_weights(context, "lora-folded", out, generation=generation, parents=[adapter], how=how)
         return {"adapter": merged.full_name}

@@ -14,7 +14,6 @@ Deviations from the paper and its released code:
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from evolvent.agents.merging import check_one_base, on_trial, register_merged, s
 from evolvent.agents.solutions.supervision import demonstrate_skill, gold
 from evolvent.agents.tasks.skills import Skill, judge_skills
 from evolvent.agents.weights import served, train, weights_of
+from evolvent.memory.compute import computed
 from evolvent.memory.types import Event
 from evolvent.memory.weights.adapters import Adapter, Adapters, adapter_id
 from evolvent.memory.weights.soup import greedy_soup
@@ -164,7 +164,7 @@ async def _score(context: Context, config: Config, names: tuple[str, ...], gener
         model = await served(context, members[0])
     else:
         folder = scratch(context, f"{generation}-tried")
-        await asyncio.to_thread(average, weights_of(context), members, folder)
+        await computed(average, weights_of(context), members, folder)
         model = await on_trial(context, arm, folder)
     judged = await judge_skills(
         context,
@@ -187,7 +187,7 @@ async def _made(context: Context, names: Sequence[str], generation: int) -> str:
     registry = Adapters(context.directory)
     members = [registry.get(name) for name in names]
     folder = scratch(context, f"{generation}-soup")
-    await asyncio.to_thread(average, weights_of(context), members, folder)
+    await computed(average, weights_of(context), members, folder)
     how = {"rule": "average", "members": list(names)}
     soup = await register_merged(context, "soup", folder, generation=generation, parents=members, how=how)
     shutil.rmtree(folder.parent, ignore_errors=True)
