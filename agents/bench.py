@@ -20,7 +20,7 @@ from evolvent.agents.evaluation.controls import Arm, Rival, play_controls, rules
 from evolvent.agents.evaluation.statistics import diagnose, interval, n_for_power, paired, verdict
 from evolvent.agents.evaluation.task_set import judged_tasks, task_set_hash
 from evolvent.agents.recipes.catalog import load_recipe
-from evolvent.agents.run import Prepared, RunConfig, create, execute, opened, prepare, read_config, result
+from evolvent.agents.run import Prepared, RunConfig, create, execute, has_ended, opened, prepare, read_config
 from evolvent.agents.trace import read_lines
 from evolvent.agents.types import derive_rng
 from evolvent.environments.catalog import version
@@ -148,16 +148,9 @@ async def _finished(
         create(config, folder)
     elif read_config(folder) != config:
         raise RunDirectoryError(f"{folder} holds a run of another config. Choose another --out, or remove it.")
-    if not _has_ended(folder):
+    if not has_ended(folder):
         await execute(folder, say=say, models=ready.models, embedder=ready.embedder)
     return _read(folder)
-
-
-def _has_ended(folder: Path) -> bool:
-    try:
-        return bool(result(folder)["finished"])
-    except RunDirectoryError:
-        return False
 
 
 def _read(folder: Path) -> Played:

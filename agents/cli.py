@@ -23,7 +23,7 @@ from rich.console import Console
 
 from evolvent.agents.adapter_commands import adapters_app
 from evolvent.agents.browsing import AsJson, Directory, envs, models_app, systems_app
-from evolvent.agents.errors import AgentError, ModelUnavailableError, RunDirectoryError, SetupError
+from evolvent.agents.errors import AgentError, ModelUnavailableError, SetupError
 from evolvent.agents.inspector.command import inspect
 from evolvent.agents.memory_commands import memory_app
 from evolvent.agents.play_command import play
@@ -180,11 +180,11 @@ def run(
 @app.command()
 def resume(directory: Directory, as_json: AsJson = False) -> None:
     """Go on with a run that was stopped; one that has ended is only reported."""
-    from evolvent.agents.run import check, read_config
+    from evolvent.agents.run import check, has_ended, read_config
 
     config = read_config(directory)
     check(config)
-    if not _has_ended(directory):
+    if not has_ended(directory):
         with _resumable(f"evolvent resume {directory}"):
             _play(directory, config, _ready(config))
     _conclude(directory, as_json=as_json)
@@ -372,15 +372,6 @@ def _conclude(directory: Path, *, as_json: bool) -> None:
 
     show(render_report(found, directory))
     note(f"Next: evolvent memory ls {directory} --kind rule | evolvent report {directory} --html FILE")
-
-
-def _has_ended(directory: Path) -> bool:
-    from evolvent.agents.run import result
-
-    try:
-        return bool(result(directory)["finished"])
-    except RunDirectoryError:
-        return False
 
 
 def _write_page(directory: Path, file: Path) -> None:

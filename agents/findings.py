@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -107,19 +107,19 @@ class Findings:
     def active(self) -> list[Decision]:
         """Promoted and still active, strongest evidence first."""
         final = {each.record.id: each for each in self.decisions}
-        return _strongest([each for each in final.values() if each.promoted and each.record.status == "active"])
+        return strongest([each for each in final.values() if each.promoted and each.record.status == "active"])
 
     @property
     def withdrawn(self) -> list[Decision]:
         """Promoted and not active any more, strongest evidence first: weights know it now, or it ceased to help."""
         final = {each.record.id: each for each in self.decisions}
-        return _strongest([each for each in final.values() if each.promoted and each.record.status != "active"])
+        return strongest([each for each in final.values() if each.promoted and each.record.status != "active"])
 
     @property
     def rejected(self) -> list[Decision]:
         """Turned away and not active, strongest evidence first."""
         final = {each.record.id: each for each in self.decisions}
-        return _strongest([each for each in final.values() if not each.promoted and each.record.status != "active"])
+        return strongest([each for each in final.values() if not each.promoted and each.record.status != "active"])
 
 
 def read_findings(
@@ -233,7 +233,8 @@ def _cost(row: Mapping[str, Any]) -> Cost:
     return Cost(*(row.get(each.name, 0) for each in fields(Cost)))
 
 
-def _strongest(decisions: list[Decision]) -> list[Decision]:
+def strongest(decisions: Iterable[Decision]) -> list[Decision]:
+    """By the evidence at the gate."""
     return sorted(decisions, key=lambda each: (-float(each.gate.get("e_value", 0)), each.record.id))
 
 

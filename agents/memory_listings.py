@@ -326,7 +326,7 @@ def problems_table(problems: Sequence[Problem]) -> RenderableType:
 def value_text(value: Any) -> str:
     """A field's value as people read it."""
     if isinstance(value, Interval):
-        return f"{value.mean:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
+        return f"{value:+.3f}, {value.n} episodes"
     if isinstance(value, float):
         return f"{value:.3g}"
     return "none" if value is None else plain(value)

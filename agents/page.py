@@ -126,9 +126,9 @@ def _controls(details: Details) -> list[str]:
         return []
     rows = []
     for each in details.standings:
-        gain = f"{each.gain.mean:+.2f} ({each.gain.low:+.2f} to {each.gain.high:+.2f})" if each.gain else ""
+        gain = f"{each.gain:+.2f}" if each.gain else ""
         claim = AGAINST[each.verdict] if each.verdict else ""
-        rows.append([each.name, claim, _interval(each.success), gain, f"{each.tokens:,}"])
+        rows.append([each.name, claim, f"{each.success:.2f}", gain, f"{each.tokens:,}"])
     columns = ("Arm", "The run beside it", "Success (95 % interval)", "Gain of the run (95 % interval)", "Tokens")
     return ["<h2>Beside its controls</h2>", _table(columns, rows, 2)]
 
@@ -168,7 +168,7 @@ def _lifts(details: Details) -> list[str]:
         [
             _Markup(_text(each)),
             each.status,
-            f"{each.lift.mean:+.2f} ({each.lift.low:+.2f} to {each.lift.high:+.2f})",
+            f"{each.lift:+.2f}",
             each.lift.n,
         ]
         for each in drawn
@@ -206,7 +206,7 @@ def _weights(details: Details) -> list[str]:
         parts += [f"<h2>Adapters ({len(rows)})</h2>", _table(columns, rows)]
     if details.forgetting:
         changed = [
-            [adapter, ability, _kept(change), f"{change.mean:+.3f} ({change.low:+.3f} to {change.high:+.3f})", change.n]
+            [adapter, ability, _kept(change), f"{change:+.3f}", change.n]
             for adapter, changes in details.forgetting.items()
             for ability, change in changes.items()
         ]
@@ -328,10 +328,6 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], numbers_fro
 
 def _success(interval: Mapping[str, float]) -> str:
     return f"{interval['success']:.2f} ({interval['low']:.2f} to {interval['high']:.2f})"
-
-
-def _interval(found: Interval) -> str:
-    return f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
 def _value(value: object) -> str:

@@ -366,6 +366,14 @@ async def opened(
             trace.close()
 
 
+def has_ended(directory: Path) -> bool:
+    """Also False where there is no run."""
+    try:
+        return bool(result(directory)["finished"])
+    except RunDirectoryError:
+        return False
+
+
 def result(directory: Path, memory: Memory | None = None) -> Result:
     """The report of a run as one JSON value, computed from its ledger: the same whenever it is asked for.
 

@@ -163,7 +163,7 @@ def _field(field: Field) -> str:
 
 def _value(value: object) -> str:
     if isinstance(value, Interval):
-        return f"{value.mean:+.2f} ({value.low:+.2f} to {value.high:+.2f})"
+        return f"{value:+.2f}"
     if isinstance(value, float):
         return f"{value:.3g}"
     return "none" if value is None else head(str(value), 60)

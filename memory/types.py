@@ -33,6 +33,12 @@ class Interval:
     high: float
     n: int = 0
 
+    def __format__(self, spec: str) -> str:
+        """`f"{lift:+.2f}"` is `+0.10 (+0.02 to +0.18)`."""
+        if not spec:
+            return str(self)
+        return f"{self.mean:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

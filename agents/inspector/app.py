@@ -61,7 +61,7 @@ def application(root: Path, *, write: bool = False, host: str = "127.0.0.1", tok
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        await run_in_threadpool(ready.begin, library)
+        await run_in_threadpool(ready.read_largest, library)
         yield
         library.close()
 

@@ -8,14 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from evolvent.agents.inspector.facets import facets, whole
+from evolvent.agents.inspector.facets import facets
 from evolvent.agents.inspector.library import Look
-from evolvent.agents.inspector.respond import address, look, page
+from evolvent.agents.inspector.paging import pages
+from evolvent.agents.inspector.respond import look, page
 from evolvent.agents.inspector.tracing import Sort, TraceIndex, damage, outside, trace
 from evolvent.memory.errors import UnknownRecordError
-
-ROWS = 50
-"""On one page."""
 
 
 def index(request: Request) -> Response:
@@ -31,14 +29,10 @@ def index(request: Request) -> Response:
         sort for sort in set(sorts) if all(asked[name] in ("", str(value)) for name, value in sort._asdict().items())
     }
     wanted = [line for line, sort in zip(lines, sorts, strict=True) if sort in fit]
-    pages = max(1, -(-len(wanted) // ROWS))
-    at = min(pages, max(1, whole(request, "page") or 1))
-    chosen = wanted[::-1][(at - 1) * ROWS : at * ROWS]
+    at = pages(request, len(wanted))
+    chosen = at.cut(wanted[::-1])
     calls = (attempt("The trace", lambda: found.read(chosen)) or []) if found else []
     shown.reading.problems += damage(found) if found else []
-
-    def to(number: int) -> str:
-        return address(run, "calls", **{**asked, "page": number})
 
     return page(
         request,
@@ -48,9 +42,7 @@ def index(request: Request) -> Response:
         found=counts,
         everything=len(lines),
         asked=asked,
-        at=at,
-        pages=pages,
-        to=to,
+        pages=at,
     )
 
 

@@ -21,6 +21,7 @@ from evolvent.agents.inspector.records import there
 from evolvent.agents.inspector.respond import address, look, page
 from evolvent.agents.inspector.security import form
 from evolvent.agents.memory_directory import STANDINGS, decided, opened
+from evolvent.environments.display import count
 from evolvent.memory.errors import LedgerLockedError, UnknownRecordError
 from evolvent.memory.history import Change, diff
 from evolvent.memory.ledger import ROOT
@@ -80,10 +81,10 @@ def _decision(run: Run, name: str, verdict: EventKind, effect: str) -> Plan:
     told = [effect]
     if impact.derived:
         told.append(
-            f"{_many(len(impact.derived), 'record')} came of it, {len(impact.only)} of them of it alone; they stay as "
+            f"{count(len(impact.derived), 'record')} came of it, {len(impact.only)} of them of it alone; they stay as "
             "they are."
         )
-    told.append(f"It, or what came of it, stood in the prompts of {_many(len(impact.episodes), 'episode')} so far.")
+    told.append(f"It, or what came of it, stood in the prompts of {count(len(impact.episodes), 'episode')} so far.")
     allowed = STANDINGS[verdict]
     if record.status not in allowed:
         raise SetupError(f"{name} is {record.status}; expected one that is {' or '.join(allowed)}.")
@@ -103,7 +104,7 @@ def _revert(run: Run, name: str) -> Plan:
     if target in gone:
         raise SetupError(f"Commit {target} is reverted already, by {gone[target]}. Revert that to bring it back.")
     counts = Counter(each.kind for each in changes)
-    said = ", ".join(f"{count:,} {kind}" for kind, count in counts.items()) or "no record differs"
+    said = ", ".join(f"{number:,} {kind}" for kind, number in counts.items()) or "no record differs"
     told = [
         "Memory becomes what it would be had this commit never been made. Later commits stay; where they build on it, "
         "this is refused and says which to revert first.",
@@ -165,10 +166,6 @@ def _take_back(run: Run, name: str, reason: str) -> str:
     with opened(run.path, writing=True) as memory:
         made = memory.revert(memory.resolve(name), reason)
     return address(run, "memory", done=made)
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 _CHANGES = (

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from evolvent.agents.inspector.respond import interval, look, page
-from evolvent.agents.listings import plain
-from evolvent.agents.memory_listings import evidence_text
+from evolvent.agents.inspector.paging import Pages, pages
+from evolvent.agents.inspector.respond import look, page
+from evolvent.agents.memory_listings import evidence_text, value_text
 from evolvent.memory.errors import UnknownCommitError
 from evolvent.memory.history import Change, Field, Logged, diff, log
 from evolvent.memory.ledger import ROOT
-from evolvent.memory.types import Event, Interval, Record
+from evolvent.memory.types import Event, Record
 
-ROWS = 50
-"""On one page."""
 _SET = ("lift", "recalls", "meta", "parents", "status", "without_meta", "without_parents", "as_was", "commit")
 """What a payload sets, beside the grounds it gives."""
 _KINDS = ("added", "removed", "changed")
@@ -57,8 +54,7 @@ class Difference:
     """By sort of change, of what was learned."""
     lived: dict[str, int]
     """The same of raw trajectories."""
-    number: int
-    pages: int
+    pages: Pages
     kind: str
     """Only this sort of change; empty for all."""
     raw: bool
@@ -99,7 +95,6 @@ def commit(request: Request) -> Response:
         root=ROOT,
         difference=_difference(request, changes, grounds, now),
         revertible=bool(logged and not logged.reverted_by and request.app.state.write),
-        to=_to(request),
     )
 
 
@@ -134,7 +129,6 @@ def between(request: Request) -> Response:
         ends=ends,
         names=names[:200],
         difference=_difference(request, changes, {}, now) if before and after else None,
-        to=_to(request),
     )
 
 
@@ -148,15 +142,12 @@ def _difference(
     raw = request.query_params.get("raw") == "1"
     learned = [each for each in changes if each.record.kind != "trajectory"]
     wanted = [each for each in (changes if raw else learned) if kind not in _KINDS or each.kind == kind]
-    pages = max(1, -(-len(wanted) // ROWS))
-    given = request.query_params.get("page", "1")
-    number = min(pages, max(1, int(given))) if given.isascii() and given.isdigit() and len(given) < 9 else 1
+    at = pages(request, len(wanted))
     return Difference(
-        [_row(each, grounds, now) for each in wanted[(number - 1) * ROWS : number * ROWS]],
+        [_row(each, grounds, now) for each in at.cut(wanted)],
         dict(Counter(each.kind for each in learned)),
         dict(Counter(each.kind for each in changes if each.record.kind == "trajectory")),
-        number,
-        pages,
+        at,
         kind if kind in _KINDS else "",
         raw,
     )
@@ -173,26 +164,11 @@ def _row(change: Change, grounds: Mapping[str, str], now: Mapping[str, Record]) 
 
 
 def _told(field: Field) -> Told:
-    return Told(field.name, _value(field.before), _value(field.after))
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, Interval):
-        return f"{interval(value)}, {value.n} episodes"
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return "none" if value is None else plain(value)
+    return Told(field.name, value_text(field.before), value_text(field.after))
 
 
 def _grounds(event: Event) -> str:
     return evidence_text({key: value for key, value in event.payload.items() if key not in _SET})
-
-
-def _to(request: Request) -> Callable[[int], str]:
-    def to(number: int) -> str:
-        return str(request.url.include_query_params(page=number).replace(scheme="", netloc=""))
-
-    return to
 
 
 routes = [Route("/run/{run}/commits/{commit}", commit), Route("/run/{run}/diff", between)]

@@ -13,11 +13,10 @@ from starlette.routing import Route
 from evolvent.agents.inspector import episode
 from evolvent.agents.inspector.facets import facets, whole
 from evolvent.agents.inspector.library import Run
+from evolvent.agents.inspector.paging import ROWS, pages
 from evolvent.agents.inspector.respond import address, look, page
 from evolvent.memory.listing import Column, Group, Listed, Wanted
 
-ROWS = 50
-"""On one page."""
 _LEDGER = ("ledger.sqlite", "ledger.sqlite-wal")
 _KEPT = 100
 """Searches whose counts are remembered."""
@@ -34,8 +33,7 @@ def index(request: Request) -> Response:
     groups = shown.reading.attempt("The episodes", lambda: _groups(run, task)) or {}
     everything = shown.reading.attempt("The episodes", lambda: _groups(run, "")) or {}
     found = facets(groups.items(), Group._fields, asked)
-    pages = max(1, -(-found.total // ROWS))
-    at = min(pages, max(1, whole(request, "page") or 1))
+    at = pages(request, found.total)
     wanted = Wanted(
         task_has=task,
         phase=asked["phase"],
@@ -44,10 +42,7 @@ def index(request: Request) -> Response:
         player=asked["player"],
         arm=asked["arm"],
     )
-    rows = shown.reading.attempt("The episodes", lambda: _rows(run, wanted, by, descending, (at - 1) * ROWS)) or []
-
-    def to(number: int) -> str:
-        return address(run, "episodes", **{**kept, "page": number})
+    rows = shown.reading.attempt("The episodes", lambda: _rows(run, wanted, by, descending, at.start)) or []
 
     def sorted_by(column: Column) -> str:
         """What is largest first, and tasks from A; the other way round where it is sorted so already."""
@@ -64,9 +59,7 @@ def index(request: Request) -> Response:
         asked=kept,
         order=(by, descending),
         sorted_by=sorted_by,
-        at=at,
-        pages=pages,
-        to=to,
+        pages=at,
     )
 
 

@@ -204,9 +204,7 @@ def forgetting_map(changes: Mapping[str, Mapping[str, Interval]]) -> Figure:
     abilities = list(dict.fromkeys(name for each in changes.values() for name in each))
     values = [[each[name].mean if name in each else None for name in abilities] for each in changes.values()]
     told = "; ".join(
-        f"{name} by {adapter}: {change.mean:+.3f} ({change.low:+.3f} to {change.high:+.3f})"
-        for adapter, each in changes.items()
-        for name, change in each.items()
+        f"{name} by {adapter}: {change:+.3f}" for adapter, each in changes.items() for name, change in each.items()
     )
     return _heat_map(
         "forgetting",

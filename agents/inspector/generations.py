@@ -15,6 +15,7 @@ from evolvent.agents.findings import Reading
 from evolvent.agents.inspector.adapters import forgetting, listed
 from evolvent.agents.inspector.figures import Figure, accuracy_map, cost_against_success, forgetting_map
 from evolvent.agents.inspector.library import Run
+from evolvent.agents.inspector.paging import pages
 from evolvent.agents.inspector.respond import library, look, page
 from evolvent.agents.inspector.summaries import result_of
 from evolvent.agents.listings import plain
@@ -23,8 +24,6 @@ from evolvent.memory.history import Logged, log
 from evolvent.memory.ledger import ROOT
 from evolvent.memory.types import Record
 
-ROWS = 50
-"""Commits on one page."""
 _TOLD = ("generation", "model", "scores", "frozen_scores", "solved", "dropped", "evaluation_cost", "cost")
 """Of a generation's row: shown in columns, or too long for a table."""
 _INDIVIDUALS = 24
@@ -67,15 +66,10 @@ def generations(request: Request) -> Response:
     held = {each["generation"]: each["held_out"] for each in result["generations"]} if result else {}
     made = [reading.attempt(f"Generation {index}", partial(_generation, row, held, records)) for index, row in rows]
     line, branches = reading.attempt("The commit log", lambda: _log(run)) or ([], {})
-    given = request.query_params.get("page", "1")
-    pages = max(1, -(-len(line) // ROWS))
-    number = min(pages, max(1, int(given))) if given.isascii() and given.isdigit() and len(given) < 9 else 1
+    at = pages(request, len(line), fragment="log")
     forgot = forgetting(run, reading)
     stages = reading.attempt("What was learned of each task", lambda: _stages([row for _, row in rows])) or []
     tasks = [f"task {index + 1}" for index in range(len(stages[0].accuracies))] if stages else []
-
-    def to(number: int) -> str:
-        return str(request.url.include_query_params(page=number).replace(scheme="", netloc="", fragment="log"))
 
     return page(
         request,
@@ -83,12 +77,10 @@ def generations(request: Request) -> Response:
         look=shown,
         generations=[each for each in made if each is not None],
         most=_INDIVIDUALS,
-        log=line[(number - 1) * ROWS : number * ROWS],
+        log=at.cut(line),
         commits=len(line),
         branches=branches,
-        number=number,
-        pages=pages,
-        to=to,
+        pages=at,
         adapters=listed(run, library(request), reading),
         forgetting=forgot,
         abilities=list(dict.fromkeys(name for each in forgot.values() for name in each)),

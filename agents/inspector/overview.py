@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from evolvent.agents.findings import Decision, Findings, Reading, read_findings
+from evolvent.agents.findings import Decision, Findings, Reading, read_findings, strongest
 from evolvent.agents.inspector.figures import Figure, learning_curve, records_by_status
 from evolvent.agents.inspector.library import Run
 from evolvent.agents.inspector.respond import interval, library, look, page
@@ -62,7 +62,7 @@ def overview(request: Request) -> Response:
     reading.problems += [each for each in found.problems if not (without_run and each.startswith(_OF_A_RUN))]
     final = {each.record.id: each for each in found.decisions}
     reasons = reading.attempt("Why records were retired", lambda: _reasons(run, list(final))) or {}
-    judged = [(each, _judged(each, reasons.get(each.record.id, {}))) for each in _strongest(final.values())]
+    judged = [(each, _judged(each, reasons.get(each.record.id, {}))) for each in strongest(final.values())]
     rules = [(each, told) for each, told in judged if each.record.kind not in WEIGHTS]
     config = found.config
     return page(
@@ -106,10 +106,6 @@ def _figures(found: Findings) -> list[Figure]:
     return figures
 
 
-def _strongest(decisions: Any) -> list[Decision]:
-    return sorted(decisions, key=lambda each: (-float(each.gate.get("e_value", 0)), each.record.id))
-
-
 def _judged(decision: Decision, reason: Mapping[str, Any]) -> Judged:
     mean = float(decision.gate.get("mean", 0))
     claim = "Helps" if decision.promoted else "Not shown to help"
@@ -148,10 +144,6 @@ def _reasons(run: Run, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         for each, about in events.items()
     }
     return {each: payloads[-1] for each, payloads in retired.items() if payloads}
-
-
-def _configuration(config: RunConfig) -> list[tuple[str, str]]:
-    return [(name, plain(value)) for name, value in config.model_dump(mode="json").items()]
 
 
 def _settings(config: RunConfig) -> list[Setting]:

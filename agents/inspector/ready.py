@@ -1,6 +1,7 @@
-"""What a large memory's pages need and takes seconds to make: made in a thread of its own before somebody asks for it.
+"""What a large memory's pages need and takes seconds to make.
 
-Folding, indexing and embedding run at their own pace; a page that comes too early waits, or says what is still to come.
+The largest ledger is read before the server answers. Indexes, embeddings and counts are made in a thread of their own
+once somebody looks at a run; a page that comes too early waits, or says what is still to come.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def embedder(run: Run) -> str:
     return run.kept("embedder", lambda: embedder_name(run.path), files=("config.json",))
 
 
-def begin(library: Library) -> None:
+def read_largest(library: Library) -> None:
     """Read the largest ledger, if it is large: seconds before the server answers, and not while somebody waits."""
     sizes = {run: ledger.stat().st_size for run in library.runs() if (ledger := run.path / "ledger.sqlite").exists()}
     run = max(sizes, key=lambda each: sizes[each], default=None)

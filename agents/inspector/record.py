@@ -18,6 +18,7 @@ from evolvent.agents.inspector.respond import address, interval, look, page
 from evolvent.agents.inspector.table import lift_of
 from evolvent.agents.memory_directory import STANDINGS
 from evolvent.agents.memory_listings import evidence_text, value_text
+from evolvent.environments.display import count
 from evolvent.memory.episodes import Played
 from evolvent.memory.errors import UnknownRecordError
 from evolvent.memory.history import Turn, turns
@@ -71,11 +72,11 @@ def why_in_words(record: Record, found: Origins, trust: float) -> str:
     )
     said = f"{verb} in generation {record.generation}"
     if found.direct:
-        said += f" from {_many(found.direct, 'episode')}"
+        said += f" from {count(found.direct, 'episode')}"
     if found.records:
-        said += f" {'and' if found.direct else 'from'} {_many(found.records, 'other record')}"
+        said += f" {'and' if found.direct else 'from'} {count(found.records, 'other record')}"
     if found.episodes > found.direct:
-        said += f", which {'rest' if found.records != 1 else 'rests'} on {_many(found.episodes, 'episode')} in all"
+        said += f", which {'rest' if found.records != 1 else 'rests'} on {count(found.episodes, 'episode')} in all"
     if found.episodes and record.kind != "trajectory":
         said += f" ({found.successes} of them with the full score)"
     if not (found.direct or found.records):
@@ -107,11 +108,11 @@ def help_in_words(record: Record, decisions: Sequence[Decision]) -> Help:
     if lift is not None:
         side = "above" if lift.low > 0 else "below" if lift.high < 0 else "on both sides of"
         grounds.append(
-            f"In training {interval(lift)} in score when shown, over {_many(lift.n, 'episode')}; the 95 % interval "
+            f"In training {interval(lift)} in score when shown, over {count(lift.n, 'episode')}; the 95 % interval "
             f"lies {side} 0."
         )
     elif record.recalls:
-        times = _many(record.recalls, "time")
+        times = count(record.recalls, "time")
         grounds.append(f"Training recalled it {times}, but not yet both showed and withheld it: that says nothing.")
     else:
         grounds.append("Training has not recalled it yet.")
@@ -154,10 +155,6 @@ def evidence(payload: Mapping[str, Any]) -> str:
         return evidence_text(payload)
     except (ArithmeticError, ValueError, TypeError, KeyError):
         return json.dumps(dict(payload), ensure_ascii=False, default=str)
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 # -- the page ------------------------------------------------------------------------------------------------------
@@ -268,8 +265,8 @@ def _set(turn: Turn) -> Set:
     told = [(each.name, _plain(each.before), _plain(each.after)) for each in changed]
     parents = [each for each in turn.fields if each.name.startswith("parents.")]
     came = sum(bool(each.after) for each in parents)
-    for says, count in (("new parents", came), ("parents that went", len(parents) - came)):
-        told += [(says, "", f"{count:,}")] if count else []
+    for says, number in (("new parents", came), ("parents that went", len(parents) - came)):
+        told += [(says, "", f"{number:,}")] if number else []
     grounds = {key: value for key, value in turn.event.payload.items() if key not in _SAID}
     return Set(turn.commit, turn.event.kind, told, evidence(grounds))
 

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from evolvent.agents.findings import STATUSES
 from evolvent.agents.inspector.figures import Estimate, Figure, forest, records_by_status
 from evolvent.agents.inspector.library import Look, Run
+from evolvent.agents.inspector.paging import Pages, pages
 from evolvent.agents.inspector.ready import LARGE, Ready, ready, unusable
 from evolvent.agents.inspector.respond import address, look, page
 from evolvent.agents.inspector.table import KINDS, SORTINGS, Rows, Table, lift_of, table
@@ -26,7 +27,6 @@ from evolvent.memory.store import Memory, Snapshot
 from evolvent.memory.types import LEARNED, Interval, Kind, Record, Scope, Status
 
 T = TypeVar("T")
-_ROWS = 50
 _MOST_FOUND = 500
 _SIFTED = 1000
 """Of a search, where the generation is sifted afterwards: so many are looked through."""
@@ -73,7 +73,6 @@ class Asked:
     generation: str = ""
     at: str = ""
     sort: str = "status"
-    page: int = 1
 
     @classmethod
     def of(cls, request: Request, mode: str) -> Asked:
@@ -90,12 +89,11 @@ class Asked:
             generation=str(_whole(given.get("generation", ""), -1)).removeprefix("-1"),
             at=given.get("at", "").strip(),
             sort=sort if sort.removeprefix("-") in SORTINGS else "status",
-            page=max(_whole(given.get("page", ""), 1), 1),
         )
 
     def to(self, run: Run, **changes: Any) -> str:
         """The address that asks for this, except for the changes; what is as usual is left out."""
-        new = replace(self, **{"page": 1, **changes})
+        new = replace(self, **changes)
         told = {name: getattr(new, name) for name in self.__slots__ if getattr(new, name) != getattr(_USUAL, name)}
         if new.q:
             told["mode"] = new.mode
@@ -153,6 +151,8 @@ class Heading:
 @dataclass(frozen=True, slots=True)
 class Listed:
     rows: Sequence[Row]
+    pages: Pages | None
+    """None for a search, which gives the best and no more."""
     total: int
     by_status: Mapping[Status, int]
     """Of the kinds asked for, whatever the status."""
@@ -173,10 +173,6 @@ class Listed:
     preparing: bool = False
     """The first search will take a moment."""
 
-    @property
-    def pages(self) -> int:
-        return -(-self.total // _ROWS)
-
 
 def memory_page(request: Request) -> Response:
     shown = look(request)
@@ -185,7 +181,7 @@ def memory_page(request: Request) -> Response:
     asked = Asked.of(request, mode="bm25" if reason else "hybrid")
     refused = reason if asked.q and asked.mode != "bm25" else ""
     done = request.query_params.get("done", "")
-    listed = there(shown, "The memory", lambda: _read(run, asked, refused=bool(refused), done=done))
+    listed = there(shown, "The memory", lambda: _read(request, run, asked, refused=bool(refused), done=done))
     figures: list[Figure] = []
     if listed:
         if listed.compared:
@@ -200,7 +196,6 @@ def memory_page(request: Request) -> Response:
         listed=listed,
         headings=[_heading(run, asked, name) for name in SORTINGS],
         to=lambda **changes: asked.to(run, **changes),
-        to_page=lambda number: asked.to(run, page=number),
         refused=refused,
         reason=reason,
         modes=tuple(RETRIEVERS),
@@ -235,7 +230,7 @@ def _heading(run: Run, asked: Asked, name: str) -> Heading:
     )
 
 
-def _read(run: Run, asked: Asked, *, refused: bool, done: str) -> Listed:
+def _read(request: Request, run: Run, asked: Asked, *, refused: bool, done: str) -> Listed:
     with run.memory() as memory:
         head = memory.ledger.head()
         commit = memory.resolve(asked.at) if asked.at else head
@@ -250,6 +245,7 @@ def _read(run: Run, asked: Asked, *, refused: bool, done: str) -> Listed:
     of_status_N = np.isin(held.status_N, [STATUSES.index(each) for each in asked.statuses or STATUSES])
     of_kind_N = np.isin(held.kind_N, [KINDS.index(each) for each in asked.kinds])
     wanted_N = inside_N & of_kind_N & of_status_N
+    at = None
     if asked.q:
         rows = _found(asked, held, snapshot, wanted_N) if snapshot is not None else []
         total = len(rows)
@@ -258,14 +254,15 @@ def _read(run: Run, asked: Asked, *, refused: bool, done: str) -> Listed:
     else:
         chosen = _sifted(held.by(asked.sort), wanted_N)
         total = len(chosen)
-        first = (min(asked.page, max(1, -(-total // _ROWS))) - 1) * _ROWS
-        rows = [Row(held.all[row]) for row in chosen[first : first + _ROWS]]
+        at = pages(request, total)
+        rows = [Row(held.all[row]) for row in at.cut(chosen.tolist())]
         known = _sifted(held.by("lift"), wanted_N & ~np.isnan(held.lift_N))
         compared, lifts = [held.all[row] for row in _ends(known.tolist())], len(known)
     standings = np.bincount(held.status_N[inside_N & of_kind_N], minlength=len(STATUSES))
     kinds = np.bincount(held.kind_N[inside_N & of_status_N], minlength=len(KINDS))
     return Listed(
         rows,
+        at,
         total,
         dict(zip(STATUSES, standings.tolist(), strict=True)),
         {kind: count for kind, count in zip(KINDS, kinds.tolist(), strict=True) if count},

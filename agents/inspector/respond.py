@@ -64,7 +64,7 @@ def interval(value: Interval | Mapping[str, Any] | None) -> str:
     if value is None:
         return "–"
     if isinstance(value, Interval):
-        return f"{value.mean:+.2f} ({value.low:+.2f} to {value.high:+.2f})"
+        return f"{value:+.2f}"
     if "success" in value:
         return "{success:.2f} ({low:.2f} to {high:.2f})".format(**value)
     return "{mean:+.2f} ({low:+.2f} to {high:+.2f})".format(**value)

@@ -14,12 +14,11 @@ from evolvent.agents.findings import Reading
 from evolvent.agents.inspector.benchmarks import benchmarks
 from evolvent.agents.inspector.figures import cost_against_success, learning_curve
 from evolvent.agents.inspector.library import Run
+from evolvent.agents.inspector.paging import pages
 from evolvent.agents.inspector.respond import address, interval, library, number, page
 from evolvent.agents.inspector.summaries import Summary, listed, summary
 from evolvent.agents.listings import plain
 
-ROWS = 50
-"""On one page."""
 _MOST_DRAWN = 12
 
 
@@ -37,15 +36,11 @@ def index(request: Request) -> Response:
     everything = listed(library(request))
     asked = " ".join(request.query_params.get("q", "").lower().split())
     wanted = [run for run in everything if all(word in _told(run) for word in asked.split())]
-    pages = max(1, -(-len(wanted) // ROWS))
-    at = min(pages, _page_number(request))
-    rows = [summary(run, Reading()) for run in wanted[(at - 1) * ROWS : at * ROWS]]
+    at = pages(request, len(wanted))
+    rows = [summary(run, Reading()) for run in at.cut(wanted)]
     names = request.query_params.getlist("run")[:_MOST_DRAWN]
     chosen = [summary(run, Reading()) for run in everything if run.name in names]
     drawn = {each.run.name: each.result for each in chosen if each.result is not None}
-
-    def to(number: int) -> str:
-        return str(request.url.include_query_params(page=number).replace(scheme="", netloc=""))
 
     return page(
         request,
@@ -59,9 +54,7 @@ def index(request: Request) -> Response:
         root=library(request).root.name,
         count=len(wanted),
         asked=asked,
-        number=at,
-        pages=pages,
-        to=to,
+        pages=at,
     )
 
 
@@ -79,11 +72,6 @@ def _told(run: Run) -> str:
     return f"{run.name} {config.recipe} {config.environment} {config.model}".lower() if config else run.name.lower()
 
 
-def _page_number(request: Request) -> int:
-    given = request.query_params.get("page", "1")
-    return max(1, int(given)) if given.isascii() and given.isdigit() and len(given) < 9 else 1
-
-
 def _differences(chosen: Sequence[Summary]) -> list[Difference]:
     """What was measured of each, then every setting in which they are not all alike."""
     if len(chosen) < 2:
@@ -92,9 +80,7 @@ def _differences(chosen: Sequence[Summary]) -> list[Difference]:
         Difference("success after the last generation", [_last(each) for each in chosen]),
         Difference("gain over frozen", [interval(each.result["gain"]) if each.result else "–" for each in chosen]),
         *(Difference(what, [number(each.spent(what)) for each in chosen]) for what in ("tokens", "calls", "seconds")),
-        Difference(
-            "active records", [str(each.result["records"]["active"]) if each.result else "–" for each in chosen]
-        ),
+        Difference("active records", [_active(each) for each in chosen]),
     ]
     settings = [_settings(each) for each in chosen]
     names = dict.fromkeys(name for each in settings for name in each)
