@@ -5,6 +5,9 @@ all it knows. Where it does not know an option it guesses, by the task and nothi
 answer, it writes down the facts that it finds in the prompt as it could read them again, in the form that is wanted:
 lines, rules ("If …, then …"), triples, JSON, a number, or calls of functions (it searches, and saves what worked).
 It keeps to the tokens it is given, four characters each. Prompts in which it finds nothing are counted in `puzzled`.
+
+With `mistaken`, so many of the workshop's lessons that it writes down are wrong: another tool that the prompt names, or
+the other flaw first. What it reads and answers is not touched.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from evolvent.environments.dialogue_topics import ASKED_BEFORE, ASKED_DAY, CORRE
 
 # How the world words its relations; what holds in it is drawn elsewhere.
 from evolvent.environments.invented_world import _CALLED, _RELATIONS, _Relation
+from evolvent.environments.workshop import TOOLS
 
 CHARS_PER_TOKEN = 4
 _SEARCHES = 3
@@ -46,6 +50,9 @@ _MENDED = re.compile(
     r"(How do you mend|With) (.+?)(?:, what do you mend first)?\?\n(?:> |(?:\d+\. )?assistant: )(.+)" + _CAME
 )
 _LESSON = re.compile(r"To mend [^.,\n]+?, use the \w+\.|With [^.,\n]+?, first mend [^.,…\n]+?\.")
+_NOTED_TOOL = re.compile(r"(To mend [^.,\n|]+?, (?:\| )?use (?:\| )?the )(\w+)(?=\.)")
+_NOTED_ORDER = re.compile(r"(With ([^.,\n|]+?) and ([^.,\n|]+?), (?:\| )?first mend (?:\| )?)(\2|\3)(?=\.)")
+"""A lesson as it is written down, in a sentence or in a triple."""
 _SAID_SO = re.compile(rf"({_LESSON.pattern}){_CAME}")
 _FAILED = re.compile(rf"It did not work: ({_LESSON.pattern})")
 _CASE = re.compile(r"^- (.+…\S*) ([^:\n]+): (right|wrong)$", re.MULTILINE)
@@ -95,6 +102,7 @@ class AbleReader(BaseChatModel):
     At temperature 0 it takes its guess of the unknown ones; above, it tries them all.
     """
 
+    mistaken: float = 0.0
     _puzzled: int = PrivateAttr(0)
 
     @property
@@ -113,7 +121,8 @@ class AbleReader(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        reply = self._read(messages)[: kwargs.get("max_tokens", 1024) * CHARS_PER_TOKEN]
+        written = self._misread(self._read(messages), "\n".join(str(message.text) for message in messages))
+        reply = written[: kwargs.get("max_tokens", 1024) * CHARS_PER_TOKEN]
         tokens_in, tokens_out = _tokens(messages), len(reply) // CHARS_PER_TOKEN
         usage = UsageMetadata(input_tokens=tokens_in, output_tokens=tokens_out, total_tokens=tokens_in + tokens_out)
         return ChatResult(generations=[ChatGeneration(message=AIMessage(reply, usage_metadata=usage))])
@@ -135,6 +144,26 @@ class AbleReader(BaseChatModel):
         found = ((0.0 if c in right else -20.0 if c in wrong else -10.0 + (c == guessed)) for c in continuations)
         tokens = _tokens(messages) + sum(len(each) // CHARS_PER_TOKEN for each in continuations)
         return Scores(tuple((each,) for each in found), tokens)
+
+    def _misread(self, written: str, prompt: str) -> str:
+        """Wrong or not by lesson and prompt: the same lesson, read elsewhere, may come out right."""
+        tools = [each for each in TOOLS if re.search(rf"\b{each}\b", prompt)]
+
+        def wrong(lesson: str) -> float:
+            """Between 0 and 1: below `mistaken` it is."""
+            return int.from_bytes(hashlib.sha256(f"{lesson}\n{prompt}".encode()).digest()[:4]) / 2**32
+
+        def another_tool(found: re.Match[str]) -> str:
+            others = [each for each in tools if each != found[2]]
+            chance = wrong(found[0])
+            tool = others[int(chance / self.mistaken * len(others))] if others and chance < self.mistaken else found[2]
+            return found[1] + tool
+
+        def other_first(found: re.Match[str]) -> str:
+            other = found[3] if found[4] == found[2] else found[2]
+            return found[1] + (other if wrong(found[0]) < self.mistaken else found[4])
+
+        return _NOTED_ORDER.sub(other_first, _NOTED_TOOL.sub(another_tool, written))
 
     def _read(self, messages: Sequence[BaseMessage]) -> str:
         said = [str(message.text) for message in messages]

@@ -32,6 +32,7 @@ from evolvent.agents.models.engine import Draft, Engine
 from evolvent.agents.models.local import LocalChatModel
 from evolvent.agents.models.tokens import ChatTokenizer
 from evolvent.memory.cache import cached
+from evolvent.memory.compute import compute
 
 STEPS = 8
 WORDS = (
@@ -107,10 +108,11 @@ def plain(model: torch.nn.Module, tokenizer: ChatTokenizer, messages: Sequence[B
 def measure(path: str, *, rounds: int = 3, plain_steps: Sequence[int] = (0, 4, 7)) -> Measured:
     """Medians over rounds. The plain way is timed at some steps and taken as linear between them."""
     tokenizer = ChatTokenizer(path)
-    reference = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    # Neither way is to be slowed by workers that the other one left behind.
+    reference = compute(AutoModelForCausalLM.from_pretrained, path, dtype=torch.float32).eval()
     head = "You work in a shop. Answer with one tool. " * 9
     seeds = iter(range(10_000))
-    plain(reference, tokenizer, episode(next(seeds), head)[0])
+    compute(plain, reference, tokenizer, episode(next(seeds), head)[0])
     plain_s, one_s, sixteen_s, differences = [], [], [], []
     for _ in range(rounds):
         model = LocalChatModel(path=path)
@@ -123,7 +125,7 @@ def measure(path: str, *, rounds: int = 3, plain_steps: Sequence[int] = (0, 4, 7
         costs = []
         for step in plain_steps:
             start = time.perf_counter()
-            expected = plain(reference, tokenizer, prompts[step])
+            expected = compute(plain, reference, tokenizer, prompts[step])
             costs.append(time.perf_counter() - start)
             differences += [
                 abs(a - b)

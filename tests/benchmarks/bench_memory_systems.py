@@ -1,15 +1,15 @@
 """What systems that remember gain, beside plain controls and two libraries: same model, tasks, seeds and token budget.
 
     python tests/benchmarks/bench_memory_systems.py [--env qa --env dialogue --env workshop] [--systems tran,langmem]
-        [--model smollm2|scripted] [--embedder minilm|hash] [--seeds 2] [--tasks 8] [--eval 20] [--generations 2]
-        [--window 2000] --out DIR
+        [--model smollm2|scripted|mistaken] [--embedder minilm|hash] [--seeds 2] [--tasks 8] [--eval 20]
+        [--generations 2] [--window 2000] --out DIR
 
 Each row sees the same stream of `--tasks` tasks a generation, and is judged on the same held-out tasks; each seed is a
 world of its own. In qa the tasks of the stream come with the passages they follow from, and held-out questions ask for
 other facts of the same 80. `tran`, the peers in qa, and nobody else, are told right answers, as their papers have it.
 The controls have one episode on each task of the stream; `random-rules` are those of the first system that wrote rules,
 each with another one's action. `lamarck` also explores and proves on episodes of its own, which its tokens and calls
-count in. `tran+proof` and `mot+proof` are these with `prove`: what they write waits for Evolvent's gate.
+count in. `NAME+proof` is a system with `prove`: what it writes waits for Evolvent's gate.
 The gain is over the plain `frozen` agent, task by task; each system's own generation 0 stands in the JSON.
 
 The budget of every row: a prompt of `--window` tokens at most, 48 for an answer (each, where a system makes several
@@ -18,8 +18,9 @@ each task of the stream and each held-out one. The settings of the systems are s
 from the trace: a row that went beyond says so, with the figure. Nothing is cut off for it.
 
 `--model scripted` is `able_reader`: it is right exactly when the fact it needs is in its prompt, so what a row gains is
-what its memory finds again. The embedded model is for the record. Every row of a seed has a folder, and one that has
-its `row.json` is not played again. CPU is that of this process, all threads, from a loaded model on; rows share an
+what its memory finds again. With `--model mistaken` half of the workshop's lessons that it writes down are wrong:
+there one sees what proof is worth. The embedded model is for the record. Every row of a seed has a folder, and one that
+has its `row.json` is not played again. CPU is that of this process, all threads, from a loaded model on; rows share an
 embedder, which remembers what it embedded. Success is the mean score: in qa and dialogue the token F1 of the answer.
 `table.json` and `table.md` hold the table.
 """
@@ -65,12 +66,14 @@ from evolvent.memory.types import Record
 ENVIRONMENTS = ("qa", "dialogue", "workshop")
 NINE = ("tran", "mot", "tim", "memorybank", "memgpt", "iml", "ice", "ua2-agent", "aesopagent")
 SYSTEMS = (*NINE, "lamarck")
-PROVED = {"tran+proof": "tran", "mot+proof": "mot"}
+PROVED = {f"{name}+proof": name for name in ("tran", "mot", "tim", "memorybank", "memgpt", "iml")}
 PLAIN = ("frozen", *CONTROLS)
 ROWS = (*SYSTEMS, *PROVED, *memory_peers.PEERS, *PLAIN)
 """Controls come last: random rules are borrowed from a system that was played before."""
 ANSWER_TOKENS, NOTE_TOKENS = 48, 64
 """Of an answer, and of what a system writes for itself."""
+READERS = {"scripted": 0.0, "mistaken": 0.5}
+"""Scripted models, and how many of the lessons that they write down are wrong."""
 _BESIDE_HISTORY = 500
 """Tokens of a window that a control keeps for instructions and task."""
 _QA = {"about": 80, "evidence": True}
@@ -348,7 +351,7 @@ def config_of(given: argparse.Namespace, row: str, environment: str, seed: int) 
 
 
 def _ready(given: argparse.Namespace, config: RunConfig) -> Prepared:
-    models = {"actor": AbleReader()} if given.model == "scripted" else None
+    models = {"actor": AbleReader(mistaken=READERS[given.model])} if given.model in READERS else None
     ready = prepare(config, models=models)
     ready.embedder.embed(["so that its weights are loaded before the clock runs"])
     return ready
@@ -441,7 +444,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--env", action="append", choices=ENVIRONMENTS, help="again for more; all three by default")
     parser.add_argument("--systems", default=",".join(ROWS), help="rows, with commas between them")
-    parser.add_argument("--model", default="smollm2", help="a model of the catalogue, or scripted")
+    parser.add_argument("--model", default="smollm2", help=f"a model of the catalogue, or {' or '.join(READERS)}")
     parser.add_argument("--embedder", choices=("minilm", "hash"), default="minilm")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--tasks", type=int, default=8, help="of the stream, a generation")
