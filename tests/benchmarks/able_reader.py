@@ -207,6 +207,11 @@ def facts(text: str) -> list[str]:
     return list(dict.fromkeys((*dialogue, *rules, *_things(text), *right, *failed)))
 
 
+def claims(text: str) -> list[str]:
+    """The workshop's lessons that a text holds for right, however it words them."""
+    return _lessons(text.replace(" | ", " "))[0]
+
+
 def answer(text: str) -> str:
     """The answer to the question that stands last in a text, by what stands before it."""
     found, _ = _sought(text)
@@ -467,7 +472,7 @@ def _option(text: str, options: Sequence[str]) -> str:
     lines = {f"{pair}, first mend {each}." if pair else f"To mend {flaw}, use the {each}.": each for each in options}
     known = next((line for line in lines if line in right), "")
     left = [line for line in lines if line not in wrong] or list(lines)
-    return known or left[_guess(text, len(left))]
+    return lines[known or left[_guess(text, len(left))]]
 
 
 def _guess(text: str, options: int) -> int:

@@ -30,6 +30,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import shutil
 import sys
 import time
@@ -40,7 +41,7 @@ from typing import Any
 
 import memory_peers
 import pytest
-from able_reader import AbleReader, facts
+from able_reader import AbleReader, claims, facts
 
 from evolvent.agents.errors import AgentError
 from evolvent.agents.evaluation.controls import (
@@ -59,6 +60,7 @@ from evolvent.agents.solutions.seats import bare, learning_seat
 from evolvent.agents.trace import read_lines
 from evolvent.agents.types import derive_rng
 from evolvent.environments.types import Cost
+from evolvent.environments.workshop import FLAWS, TOOLS, Workshop
 from evolvent.memory.embedding import HashEmbedder
 from evolvent.memory.store import Memory
 from evolvent.memory.types import Record
@@ -77,7 +79,6 @@ READERS = {"scripted": 0.0, "mistaken": 0.5}
 _BESIDE_HISTORY = 500
 """Tokens of a window that a control keeps for instructions and task."""
 _QA = {"about": 80, "evidence": True}
-_GATE_PAIRS = 24
 _KEPT = "row.json"
 _NOT_FOR = {
     "ice": "it keeps workflows of subgoals and pipelines of tool calls, and here are no tools and no subgoals",
@@ -146,6 +147,8 @@ async def played(
             create(config, folder)
         await execute(folder, say=say, models=ready.models, embedder=ready.embedder)
         found = _of_run(folder)
+        if config.environment == "workshop":
+            found = replace(found, note=f"{found.note}; {_false(folder, config)}")
     elif row in memory_peers.PEERS:
         await _play_peer(row, config, folder, ready, say)
         found = _of_run(folder, time.process_time() - started)
@@ -235,10 +238,19 @@ def _of_run(folder: Path, cpu_s: float | None = None) -> Row:
         cpu_s = sum(line["core_seconds"] for line in ends)
     held = last.get("held", sum(status == "active" for status in statuses))
     note = f"holds {held}"
-    if "missed" in last:
+    if last.get("missed"):  # nothing is missed where nothing is held
         buckets = load_recipe("tim").PRESETS["small"].buckets
         note += f"; looking into one of {buckets} buckets misses {last['missed'][str(buckets)]:.0%} of the nearest"
     return Row(last["scores"], prompt, spent.tokens_in + spent.tokens_out, spent.calls, cpu_s, first["scores"], note)
+
+
+def _false(folder: Path, config: RunConfig) -> str:
+    """How many of the records in use claim what the laws of the world do not say; raw trajectories are no claims."""
+    laws = {law.text for law in Workshop(**config.options).laws()}
+    with Memory.open(folder, embedder=HashEmbedder(), read_only=True) as memory:
+        used = [each for each in memory.records().values() if each.status == "active" and each.kind != "trajectory"]
+    claimed = [found for each in used if (found := claims(each.text))]
+    return f"{sum(not laws.issuperset(each) for each in claimed)} of {len(claimed)} that claim something are false"
 
 
 def _held_to_budget(found: Row, row: str, config: RunConfig, folder: Path, window: int) -> Row:
@@ -332,7 +344,7 @@ def settings_of(row: str, window: int) -> dict[str, Any]:
             found = {"reply_tokens": ANSWER_TOKENS, "note_tokens": NOTE_TOKENS}
         case _:
             found = {}
-    return found | ({"prove": True, "gate_pairs": _GATE_PAIRS} if row in PROVED else {})
+    return found | ({"prove": True} if row in PROVED else {})
 
 
 def config_of(given: argparse.Namespace, row: str, environment: str, seed: int) -> RunConfig:
@@ -520,6 +532,21 @@ def test_what_goes_beyond_the_budget_is_told_with_its_figure(tmp_path: Path) -> 
     )
 
 
+def test_a_mistaken_reader_writes_wrong_lessons_and_reads_and_answers_as_the_other() -> None:
+    told = "\n".join(f"How do you mend {flaw}?\n> {tool}\nIt worked." for flaw, tool in zip(FLAWS, TOOLS, strict=True))
+    asked = "\n\nHow do you mend rust?\nAnswer with one of: lamp | oil | salt"
+    able, mistaken = AbleReader(), AbleReader(mistaken=0.5)
+    assert mistaken.invoke(told + asked).text == able.invoke(told + asked).text == "oil"
+    right = claims(able.invoke(told).text)
+    assert len(right) == len(FLAWS)
+    first, other = (claims(mistaken.invoke(f"{told}\n{more}").text) for more in ("", "Once more."))
+    assert first != other  # by what it reads it in, and not by the lesson alone
+    wrong = [set(each) - set(right) for each in (first, other)]
+    assert all(0.2 * len(FLAWS) < len(each) < 0.8 * len(FLAWS) for each in wrong)
+    order = "With rot and rust, what do you mend first?\n> rust\nIt worked."
+    assert claims(AbleReader(mistaken=1.0).invoke(order).text) == ["With rot and rust, first mend rot."]
+
+
 def _tiny(out: Path, *more: str) -> dict[str, Any]:
     sizes = ["--seeds", "1", "--tasks", "6", "--eval", "12", "--generations", "2", "--embedder", "hash"]
     out.mkdir(exist_ok=True)
@@ -570,6 +597,16 @@ def test_a_reader_who_is_right_when_it_sees_the_fact_shows_what_each_memory_find
     assert traces
     assert _tiny(out, *sizes, "--systems", ",".join(systems)) == table  # and is not played again
     assert {file: file.stat().st_mtime_ns for file in traces} == traces
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_with_proof_nothing_false_is_in_use(tmp_path: Path) -> None:
+    table = _tiny(tmp_path, "--model", "mistaken", "--env", "workshop", "--tasks", "12", "--systems", "iml,iml+proof")
+    notes = {each["row"]: each["notes"][0] for each in table["rows"] if each["notes"]}
+    counts = {name: [int(n) for n in re.findall(r"(\d+) of (\d+) that claim", note)[0]] for name, note in notes.items()}
+    assert counts["iml"][0] > 0
+    assert counts["iml+proof"][0] == 0 < counts["iml+proof"][1]
 
 
 @pytest.mark.slow
