@@ -12,6 +12,7 @@ keys and values are that adapter's, within the rounding by which the two ways of
 from __future__ import annotations
 
 import itertools
+import mmap
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ _BATCH_TOKENS = 16_384
 """Keys of one forward, over all rows and padding included: 750 MB for SmolLM2-135M."""
 _BATCH_LOGITS = 2_048
 """Positions of one forward whose logits are kept: 400 MB with a vocabulary of 49,152."""
+
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,10 +384,17 @@ class _Batch(Cache):
 
     def written(self, row: int, length: int) -> Tensor:
         """A copy of the first `length` tokens that were computed for a row."""
-        return self.kv[:, :, row, :, self.past : self.past + length].clone()
+        return _apart(self.kv[:, :, row, :, self.past : self.past + length])
 
     def select(self, rows: list[int]) -> _Batch:
         return _Batch(self.kv[:, :, rows], self.seen[rows], self.filled, [self.adapters[row] for row in rows])
+
+
+def _apart(values: Tensor) -> Tensor:
+    """A copy in pages of its own, which go back to the system with it. In the heap, what is kept for long lies among
+    what is soon freed and holds it: a process that answers different prompts for hours would only grow."""
+    pages = mmap.mmap(-1, values.nbytes, **_PRIVATE)
+    return torch.frombuffer(pages, dtype=values.dtype).view(values.shape).copy_(values)
 
 
 def _pick(logits_V: Tensor, temperature: float, sampler: torch.Generator) -> int:
