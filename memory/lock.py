@@ -52,6 +52,13 @@ class WriterLock:
         return True
 
     def release(self) -> None:
+        """At once, also where a child that was just forked has not let go of it yet."""
+        if self._file >= 0:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Of the file alone: the lock stays with whoever else has it open."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -93,7 +100,7 @@ _held: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 def _let_go() -> None:
     for lock in list(_held):
-        lock.release()
+        lock.let_go()
 
 
 os.register_at_fork(after_in_child=_let_go)

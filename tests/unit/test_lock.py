@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from evolvent.memory.errors import LedgerLockedError
 from evolvent.memory.lock import WriterLock, writer
 
 HOLDS = """
@@ -29,6 +30,20 @@ def test_the_process_that_holds_the_lock_is_named_until_it_lets_go(tmp_path: Pat
     lock.release()
     assert file.read_text() == str(os.getpid()), "the number stays behind"
     assert writer(file) is None
+
+
+def test_it_is_free_at_once_though_a_child_that_was_just_forked_still_has_the_file(tmp_path: Path) -> None:
+    lock = WriterLock(tmp_path / "ledger.lock")
+    of_the_child = os.dup(lock._file)
+    lock.release()
+    WriterLock(tmp_path / "ledger.lock").release()
+    os.close(of_the_child)
+    parents = WriterLock(tmp_path / "ledger.lock")
+    inherited = os.dup(parents._file)
+    os.close(inherited)  # what the child does once it runs
+    with pytest.raises(LedgerLockedError, match=str(os.getpid())):
+        WriterLock(tmp_path / "ledger.lock")
+    parents.release()
 
 
 def test_another_process_is_named_until_it_dies_and_is_not_disturbed(tmp_path: Path) -> None:
