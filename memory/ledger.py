@@ -12,7 +12,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -407,6 +407,10 @@ class Ledger(Episodes):
         # They are numbered from 1 without gaps, because none is ever deleted.
         for row in self._db.execute(query, (len(self._commits),)).fetchall():
             commit = Commit(*row)
+            if commit.parent not in self._commits:  # ROOT, or damage that `fsck` tells of and that may lead in a circle
+                commit = replace(commit, parent=ROOT)
+            if commit.merged and commit.merged not in self._commits:
+                commit = replace(commit, merged="")
             self._commits[commit.id] = commit
             self._parents[commit.id] = (commit.parent, commit.merged)
         found = self._db.execute("SELECT commit_id, body FROM events WHERE record = '' AND kind = 'revert'").fetchall()

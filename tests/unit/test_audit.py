@@ -15,6 +15,7 @@ from evolvent.environments.types import Outcome, Recalled, Task, Trajectory
 from evolvent.memory.audit import Audit, Orphan, audit
 from evolvent.memory.embedding import HashEmbedder
 from evolvent.memory.fsck import Problem, check_ledger, fsck
+from evolvent.memory.history import log
 from evolvent.memory.ledger import Ledger
 from evolvent.memory.rendering import trajectory_record
 from evolvent.memory.store import Memory
@@ -176,6 +177,18 @@ def test_a_changed_ledger_is_named_and_not_touched(folder: Path, sql: str, what:
     assert what in whats(problems)
     assert {problem.place for problem in problems} == {"ledger"}
     assert (folder / "ledger.sqlite").read_bytes() == before
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("column", ["parent", "merged"])
+@pytest.mark.parametrize("of", ["seq = 2", "seq = 1"])  # itself, or the commit before it
+def test_commits_that_lead_in_a_circle_are_told_and_can_still_be_read(folder: Path, column: str, of: str) -> None:
+    tamper(folder, f"UPDATE commits SET {column} = (SELECT id FROM commits WHERE seq = 2) WHERE {of}")
+    assert "parent was not written before commit" in whats(check_ledger(folder / "ledger.sqlite"))
+    with Memory.open(folder, embedder=HashEmbedder(64), read_only=True) as memory:
+        assert memory.records()
+        assert log(memory.ledger)
+        assert memory.resolve("HEAD~1")
 
 
 def test_a_torn_or_foreign_file_is_one_problem(folder: Path) -> None:
