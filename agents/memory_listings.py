@@ -14,6 +14,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from evolvent.agents.listings import new_table, pairs, plain, status_text
+from evolvent.environments.display import count
 from evolvent.memory.lineage import head
 from evolvent.memory.types import Interval
 
@@ -297,12 +298,12 @@ def audit_json(found: Audit) -> dict[str, Any]:
 def audit_table(found: Audit) -> RenderableType:
     """One finding a row: how many records it concerns, and which."""
     table = new_table("finding", "records", "ids")
-    for name, count in found.counts().items():
+    for name, number in found.counts().items():
         groups = getattr(found, name)
         told = [_grouped(each) for each in groups[:_IDS_SHOWN]]
         told += [f"and {len(groups) - _IDS_SHOWN} more"] if len(groups) > _IDS_SHOWN else []
-        style = "yellow" if count else "green"
-        table.add_row(name.replace("_", " "), Text(str(count), style), Text("\n".join(told)))
+        style = "yellow" if number else "green"
+        table.add_row(name.replace("_", " "), Text(str(number), style), Text("\n".join(told)))
     return Group(table, Text(f"\nof {found.records} live records"))
 
 
@@ -326,7 +327,7 @@ def problems_table(problems: Sequence[Problem]) -> RenderableType:
 def value_text(value: Any) -> str:
     """A field's value as people read it."""
     if isinstance(value, Interval):
-        return f"{value:+.3f}, {value.n} episodes"
+        return f"{value:+.3f}, {count(value.n, 'episode')}"
     if isinstance(value, float):
         return f"{value:.3g}"
     return "none" if value is None else plain(value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
-import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from evolvent.environments.catalog import build
 from evolvent.environments.protocol import Environment, EnvironmentSpec
 from evolvent.environments.sandbox import IsolatedEnvironment
 from evolvent.environments.types import Trajectory
+from evolvent.memory.compute import compute
 from evolvent.memory.store import Memory
 
 T = TypeVar("T")
@@ -133,18 +133,4 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
-    result: list[T] = []
-    failure: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            result.append(asyncio.run(work))
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, not handled
-            failure.append(error)
-
-    thread = threading.Thread(target=target, name="evolvent-run")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return result[0]
+    return compute(asyncio.run, work)

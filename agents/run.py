@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -23,14 +23,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evolvent.agents.display import Result
-from evolvent.agents.errors import (
-    RunDirectoryError,
-    SetupError,
-    UnknownSettingError,
-    unknown,
-)
+from evolvent.agents.errors import RunDirectoryError, SetupError, UnknownSettingError, unknown
 from evolvent.agents.recipes.catalog import load_recipe
-from evolvent.environments.types import Cost, Trajectory
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -39,7 +33,6 @@ if TYPE_CHECKING:
     from evolvent.agents.episode import Job
     from evolvent.agents.models.role import Limits
     from evolvent.agents.rollout import Episode
-    from evolvent.agents.trace import JsonLines
     from evolvent.memory.cache import Progress
     from evolvent.memory.embedding import Embedder
     from evolvent.memory.store import Memory
@@ -292,16 +285,17 @@ async def execute(
     """
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
+    from evolvent.agents.metrics import catch_up, forward_tokens, metric, totals
     from evolvent.agents.trace import JsonLines
 
     config = read_config(directory)
     graph = load_recipe(config.recipe).build(config.recipe_config())
     ready = prepare(config, models=models, embedder=embedder)
-    forward, cpu = _forward_tokens(ready.models), time.process_time()
+    forward, cpu = forward_tokens(ready.models), time.process_time()
 
     def record(job: Job, episode: Episode) -> None:
         for each in episode:
-            metrics.write(_metric(job.key, each))
+            metrics.write(metric(job.key, each))
             logger.info("%s: score %.2f in %d steps", each.id, each.outcome.score, len(each.steps))
         on_episode(job, episode)
 
@@ -309,7 +303,7 @@ async def execute(
         if context.memory.ledger.memo("versions") is None:
             context.memory.ledger.add_memo("versions", json.dumps(_versions(config.environment)))
         metrics = JsonLines(directory / "metrics.jsonl")
-        _catch_up(metrics, context.memory)
+        catch_up(metrics, context.memory)
         try:
             async with AsyncSqliteSaver.from_conn_string(str(directory / "checkpoints.sqlite")) as saver:
                 loop = graph.compile(checkpointer=saver)
@@ -317,7 +311,7 @@ async def execute(
                 begun = await saver.aget_tuple(settings) is not None
                 await loop.ainvoke(None if begun else {"generation": 0}, settings, context=context, durability="sync")
         finally:
-            metrics.write(_totals(context.trace, _forward_tokens(ready.models) - forward, time.process_time() - cpu))
+            metrics.write(totals(context.trace, forward_tokens(ready.models) - forward, time.process_time() - cpu))
             metrics.close()
 
 
@@ -454,52 +448,3 @@ def _versions(environment: str) -> dict[str, str]:
 
     packages = {name: metadata.version(name) for name in ("evolvent", "torch", "transformers", "langgraph", "chromadb")}
     return {"environment": version(environment), "python": platform.python_version(), **packages}
-
-
-def _catch_up(metrics: JsonLines, memory: Memory) -> None:
-    """Write the metrics of episodes that a killed process had kept and not yet told."""
-    from evolvent.agents.trace import read_lines
-
-    told = {(row.get("episode"), row.get("player")) for row in read_lines(metrics.path)}
-    for episode in memory.ledger.episodes():
-        for trajectory in episode.trajectories:
-            if (episode.key, trajectory.player) not in told:
-                metrics.write(_metric(episode.key, trajectory))
-
-
-def _metric(key: str, trajectory: Trajectory) -> dict[str, Any]:
-    outcome, cost = trajectory.outcome, trajectory.cost
-    place = f"{trajectory.phase}/{trajectory.generation}/{trajectory.task.id}/{trajectory.attempt}"
-    return {
-        "episode": key,
-        "phase": trajectory.phase,
-        "generation": trajectory.generation,
-        "task": trajectory.task.id,
-        "attempt": trajectory.attempt,
-        "arm": key.removeprefix(place).removeprefix("/"),
-        "player": trajectory.player,
-        "score": outcome.score,
-        "success": outcome.success,
-        "failure": outcome.failure,
-        "steps": len(trajectory.steps),
-        "recalled": sum(each.shown for each in trajectory.recalled),
-        **asdict(cost),
-    }
-
-
-def _forward_tokens(models: Mapping[str, Any]) -> int:
-    """Tokens that models in this process have computed; what a server computes only the server knows."""
-    each_once = {id(model): model for model in models.values()}.values()
-    return sum(getattr(model, "forward_tokens", 0) for model in each_once)
-
-
-def _totals(trace: Any, forward: int, core_seconds: float) -> dict[str, Any]:
-    total: Cost = trace.total
-    return {
-        "event": "process ended",
-        **asdict(total),
-        "forward_tokens": forward,
-        "core_seconds": round(core_seconds, 3),
-        "retries": trace.retries,
-        "failed_calls": trace.failed_calls,
-    }

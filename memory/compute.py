@@ -1,4 +1,4 @@
-"""Where tensors are computed on a CPU: in threads that end with their work.
+"""Work in a thread of its own that ends with it: so are tensors computed on a CPU.
 
 Every thread that computes keeps a team of OpenMP's workers for as long as it lives. Once there are more workers in a
 process than cores, all of them sleep at each barrier instead of waiting for it, and everything takes twice as long:

@@ -38,6 +38,11 @@ def facets(groups: Iterable[tuple[tuple[object, ...], int]], fields: Sequence[st
     return Facets(total, {field: dict(sorted(counts.items(), key=_by_size)) for field, counts in counted.items()})
 
 
+def whole_or(text: str, otherwise: int) -> int:
+    """The whole number from 0 that a text is; what is none is passed over."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else otherwise
+
+
 def whole(request: Request, name: str, default: int | None = None) -> int | None:
     """The whole number that a query parameter is.
 

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
+from evolvent.agents.inspector.facets import whole_or
+
 T = TypeVar("T")
 ROWS = 50
 """Of a page at most."""
@@ -36,14 +38,12 @@ def pages(request: Request, total: int, *, fragment: str = "") -> Pages:
 
     A number that is too high asks for the last page, and what is no number for the first.
     """
-    given = request.query_params.get("page", "")
     count = max(1, -(-total // ROWS))
-    asked = int(given) if given.isascii() and given.isdigit() and len(given) < 10 else 1
+    asked = whole_or(request.query_params.get("page", ""), 1)
 
     def to(number: int) -> str:
-        url = request.url.include_query_params(page=number).remove_query_params(
-            "done"
-        )  # what was just done is told once
+        url = request.url.include_query_params(page=number)
+        url = url.remove_query_params("done")  # what was just done is told once
         return str(url.replace(scheme="", netloc="", fragment=fragment))
 
     return Pages(min(count, max(1, asked)), count, to)

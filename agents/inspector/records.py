@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from evolvent.agents.findings import STATUSES
+from evolvent.agents.inspector.facets import whole_or
 from evolvent.agents.inspector.figures import Estimate, Figure, forest, records_by_status
 from evolvent.agents.inspector.library import Look, Run
 from evolvent.agents.inspector.paging import Pages, pages
@@ -82,11 +83,11 @@ class Asked:
         return cls(
             q=given.get("q", "").strip(),
             mode=given.get("mode", "") if given.get("mode") in RETRIEVERS else mode,
-            k=min(max(_whole(given.get("k", ""), 50), 1), _MOST_FOUND),
+            k=min(max(whole_or(given.get("k", ""), 50), 1), _MOST_FOUND),
             kind=given.get("kind", "") if given.get("kind") in ("all", *KINDS) else "",
             status=given.get("status", "") if given.get("status") in STATUSES else "",
             env=given.get("env", ""),
-            generation=str(_whole(given.get("generation", ""), -1)).removeprefix("-1"),
+            generation=str(whole_or(given.get("generation", ""), -1)).removeprefix("-1"),
             at=given.get("at", "").strip(),
             sort=sort if sort.removeprefix("-") in SORTINGS else "status",
         )
@@ -115,10 +116,6 @@ class Asked:
 
 
 _USUAL = Asked()
-
-
-def _whole(text: str, otherwise: int) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else otherwise
 
 
 # -- the page ------------------------------------------------------------------------------------------------------

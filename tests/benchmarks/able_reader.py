@@ -147,6 +147,8 @@ class AbleReader(BaseChatModel):
 
     def _misread(self, written: str, prompt: str) -> str:
         """Wrong or not by lesson and prompt: the same lesson, read elsewhere, may come out right."""
+        if not self.mistaken:
+            return written
         tools = [each for each in TOOLS if re.search(rf"\b{each}\b", prompt)]
 
         def wrong(lesson: str) -> float:

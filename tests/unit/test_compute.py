@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from evolvent.agents.models.engine import _apart
 from evolvent.memory.compute import compute, computed
 
 
@@ -38,6 +40,21 @@ def test_the_caller_gets_what_it_gives_and_what_it_raises() -> None:
         compute(divmod, 7, 0)
     names = compute(lambda: (threading.current_thread().name, compute(lambda: 5)))
     assert names == ("compute", 5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read in /proc")
+def test_a_prefix_that_is_kept_apart_is_the_same_and_gives_its_pages_back() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    values = torch.randn(4, 2, 64, 512)
+    before = resident()
+    kept = [_apart(values[:, :, :, 64:320]) for _ in range(200)]
+    size = len(kept) * kept[0].nbytes
+    assert resident() - before > 0.9 * size
+    assert all(torch.equal(each, values[:, :, :, 64:320]) for each in kept)
+    del kept
+    assert resident() - before < 0.1 * size
 
 
 def test_the_event_loop_goes_on_meanwhile() -> None:

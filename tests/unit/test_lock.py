@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -39,8 +40,9 @@ def test_it_is_free_at_once_though_a_child_that_was_just_forked_still_has_the_fi
     WriterLock(tmp_path / "ledger.lock").release()
     os.close(of_the_child)
     parents = WriterLock(tmp_path / "ledger.lock")
-    inherited = os.dup(parents._file)
-    os.close(inherited)  # what the child does once it runs
+    inherited = copy.copy(parents)
+    inherited._file = os.dup(parents._file)
+    inherited.let_go()  # what the child does once it runs
     with pytest.raises(LedgerLockedError, match=str(os.getpid())):
         WriterLock(tmp_path / "ledger.lock")
     parents.release()
